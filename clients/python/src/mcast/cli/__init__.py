@@ -1,0 +1,1 @@
+"""Contracts that tell command lines how to show an API."""
