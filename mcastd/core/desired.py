@@ -1,0 +1,114 @@
+"""Desired state by owner, and drafts: writes prepared on top of it that are not durable yet.
+
+A draft never touches the state below it, so a write that the disk refuses leaves no trace; several drafts' intents go to disk
+together (group commit).
+"""
+
+from collections.abc import Callable, Iterator
+
+from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord, Stored
+from mcastd.model.route import Route
+
+CONFIG_OWNER = "config"
+
+
+class Desired:
+    """What all owners want."""
+
+    __slots__ = ("entries", "owners", "routes", "settings")
+
+    def __init__(self) -> None:
+        """Nobody wants anything."""
+        self.routes: dict[bytes, Route] = {}
+        self.owners: dict[str, OwnerRecord] = {}
+        self.entries: dict[str, int] = {}
+        """Routes by owner."""
+        self.settings: dict[tuple[str, str], InterfaceSettings] = {}
+        """By interface and owner."""
+
+    def load(self, stored: Stored) -> None:
+        """Take what the store gave back; into an empty one."""
+        self.routes = stored.routes
+        self.owners = stored.owners
+        self.settings = stored.settings
+        for route in stored.routes.values():
+            self.entries[route.owner] = self.entries.get(route.owner, 0) + 1
+
+    def put(self, route: Route) -> Route | None:
+        """Make it so; the route that was there before, if any."""
+        old = self.routes.get(route.key)
+        self.routes[route.key] = route
+        entries = self.entries
+        if old is None:
+            entries[route.owner] = entries.get(route.owner, 0) + 1
+        elif old.owner != route.owner:
+            entries[old.owner] -= 1
+            entries[route.owner] = entries.get(route.owner, 0) + 1
+        return old
+
+    def delete(self, key: bytes) -> Route | None:
+        """Take it out; the route that was there, if any."""
+        old = self.routes.pop(key, None)
+        if old is not None:
+            self.entries[old.owner] -= 1
+        return old
+
+    def effective_settings(self, interface: str) -> InterfaceSettings:
+        """What holds for an interface: field by field, the latest word of anybody but "config"; else that of "config"."""
+        said = [s for (name, _), s in self.settings.items() if name == interface]
+        said.sort(key=lambda s: (s.owner == CONFIG_OWNER, -s.revision))
+        threshold = next((s.ttl_threshold for s in said if s.ttl_threshold is not None), None)
+        pinned = next((s.pinned_tables for s in said if s.pinned_tables is not None), None)
+        return InterfaceSettings(interface, "", threshold, pinned)
+
+
+class Draft:
+    """Desired state as it will be once the writes prepared so far are committed."""
+
+    __slots__ = ("_below", "_owners", "_routes", "_settings", "count", "intents", "next_revision", "revision")
+
+    def __init__(self, below: Desired, revision: int, next_revision: Callable[[], int]) -> None:
+        """Start from what is, at the current revision; `next_revision` hands out one that nothing has."""
+        self._below = below
+        self._routes: dict[bytes, Route | None] = {}
+        self._owners: dict[str, OwnerRecord] = {}
+        self._settings: dict[tuple[str, str], InterfaceSettings] = {}
+        self.count = len(below.routes)
+        self.revision = revision
+        self.next_revision = next_revision
+        self.intents: list[Intent] = []
+
+    def get(self, key: bytes) -> Route | None:
+        """The route of this key."""
+        if self._routes and key in self._routes:
+            return self._routes[key]
+        return self._below.routes.get(key)
+
+    def routes(self) -> Iterator[Route]:
+        """All routes."""
+        if not self._routes:
+            yield from self._below.routes.values()
+            return
+        for key, route in self._below.routes.items():
+            if key not in self._routes:
+                yield route
+        for changed in self._routes.values():
+            if changed is not None:
+                yield changed
+
+    def owner(self, name: str) -> OwnerRecord:
+        """The owner's record, as it stands; an owner nobody has seen is one at revision 0."""
+        return self._owners.get(name) or self._below.owners.get(name) or OwnerRecord(name)
+
+    def settings(self, interface: str, owner: str) -> InterfaceSettings:
+        """What this owner has set of this interface."""
+        key = (interface, owner)
+        return self._settings.get(key) or self._below.settings.get(key) or InterfaceSettings(interface, owner)
+
+    def absorb(self, intent: Intent, changed: dict[bytes, Route | None], grown: int) -> None:
+        """Let later writes of the draft see this one."""
+        self._routes.update(changed)
+        self._owners.update((o.name, o) for o in intent.owners)
+        self._settings.update(((s.interface, s.owner), s) for s in intent.settings)
+        self.count += grown
+        self.intents.append(intent)

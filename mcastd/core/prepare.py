@@ -1,0 +1,252 @@
+"""Prepare a write: check it whole against a draft and say what it comes to. Changes nothing but the draft, and that last.
+
+Each function is a generator that yields between slices of BATCH items, so that the caller can let others run.
+"""
+
+from collections.abc import Generator
+from dataclasses import replace
+
+from mcastd.core.desired import Draft
+from mcastd.model.address import key_text
+from mcastd.model.effect import BATCH
+from mcastd.model.errors import McastdError, Problem, Reason
+from mcastd.model.record import OwnerRecord
+from mcastd.model.route import Action, Oif, Paths, Route
+from mcastd.model.write import (
+    Change,
+    DeleteRoutes,
+    Outcome,
+    Patch,
+    PatchRoutes,
+    PutRoutes,
+    ReplaceRoutes,
+    Restore,
+    SetInterface,
+    Write,
+    WriteOptions,
+)
+
+OIFS_MAX = 64
+"""Names and globs among the oifs of one route."""
+
+Preparation = Generator[None, None, Outcome]
+
+
+def prepare(draft: Draft, write: Write, routes_max: int) -> Preparation:
+    """Prepare any write; McastdError if it is refused as a whole, and then the draft is as it was."""
+    options = write.options
+    _check_preconditions(draft, options)
+    outcome = Outcome()
+    local = _Local(draft, options, outcome)
+    match write:
+        case PutRoutes():
+            yield from _put(local, write.routes)
+        case PatchRoutes():
+            yield from _patch(local, write)
+        case DeleteRoutes():
+            yield from _delete(local, write)
+        case ReplaceRoutes():
+            yield from _replace(local, write)
+        case SetInterface():
+            _set_interface(local, write)
+        case Restore():
+            for route in write.puts:
+                local.put(0, route)
+            for key in write.deletes:
+                local.delete(0, key)
+    _finish(draft, local, routes_max)
+    return outcome
+
+
+class _Local:
+    """One write on top of a draft."""
+
+    __slots__ = ("changed", "draft", "options", "outcome")
+
+    def __init__(self, draft: Draft, options: WriteOptions, outcome: Outcome) -> None:
+        self.draft = draft
+        self.options = options
+        self.outcome = outcome
+        self.changed: dict[bytes, Route | None] = {}
+
+    def get(self, key: bytes) -> Route | None:
+        if key in self.changed:
+            return self.changed[key]
+        return self.draft.get(key)
+
+    def owned_by_other(self, index: int, route: Route) -> bool:
+        """Whether the caller may not touch it; then the item is refused."""
+        if route.owner == self.options.owner or self.options.take_over:
+            return False
+        text = f"{key_text(route.key)} belongs to owner {route.owner}: ask that owner, or take it over (take_over, needs admin access)"
+        self.outcome.refuse(index, Problem(Reason.OWNED_BY_OTHER, text, {"owner": route.owner}), route)
+        return True
+
+    def put(self, index: int, route: Route) -> None:
+        outcome, old = self.outcome, self.get(route.key)
+        if old is None:
+            outcome.created += 1
+            action = Action.CREATE
+        elif old.same_intent(route):
+            outcome.unchanged += 1
+            outcome.kept.append((index, old))
+            return
+        elif self.owned_by_other(index, old):
+            return
+        else:
+            outcome.updated += 1
+            action = Action.UPDATE
+        self.changed[route.key] = route
+        outcome.changes.append(Change(action, index, old, route))
+
+    def delete(self, index: int, key: bytes) -> None:
+        old = self.get(key)
+        if old is None:
+            self.outcome.unchanged += 1
+        elif not self.owned_by_other(index, old):
+            self.changed[key] = None
+            self.outcome.deleted += 1
+            self.outcome.changes.append(Change(Action.DELETE, index, old, None))
+
+
+def _check_preconditions(draft: Draft, options: WriteOptions) -> None:
+    owner = draft.owner(options.owner)
+    if options.epoch and options.epoch < owner.epoch:
+        text = f"epoch {options.epoch} of owner {owner.name} is stale: {owner.epoch} was seen; a newer leader is at work"
+        raise McastdError(Reason.STALE_EPOCH, text, highest=owner.epoch, owner=owner.name)
+    if options.if_revision and owner.revision > options.if_revision:
+        text = f"owner {owner.name} is at revision {owner.revision}, past if_revision {options.if_revision}: read again and retry"
+        raise McastdError(Reason.REVISION_MISMATCH, text, now=owner.revision, owner=owner.name)
+
+
+def _put(local: _Local, routes: list[Route]) -> Generator[None]:
+    for index, route in enumerate(routes):
+        local.put(index, route)
+        if index % BATCH == BATCH - 1:
+            yield
+
+
+def _patch(local: _Local, write: PatchRoutes) -> Generator[None]:
+    for index, patch in enumerate(write.patches):
+        old = local.get(patch.key)
+        if old is None:
+            text = f"{key_text(patch.key)} does not exist: a patch needs a route, put one first"
+            local.outcome.refuse(index, Problem(Reason.NOT_FOUND, text), None)
+        elif not local.owned_by_other(index, old):
+            oifs = patched(old.paths.oifs, patch)
+            if len(oifs) > OIFS_MAX:
+                text = f"{key_text(patch.key)} would have {len(oifs)} oifs, more than the {OIFS_MAX} allowed"
+                local.outcome.refuse(index, Problem(Reason.TOO_MANY_ITEMS, text, {"max": str(OIFS_MAX)}), old)
+            else:
+                paths = Paths(old.paths.iif, oifs)
+                local.put(index, Route(old.key, paths, write.options.owner, old.cookie, old.monitored))
+        if index % BATCH == BATCH - 1:
+            yield
+
+
+def patched(oifs: tuple[Oif, ...], patch: Patch) -> tuple[Oif, ...]:
+    """The oifs with some removed, by the name or glob they were added with, then some added or updated; sorted."""
+    by_name = {oif.interface: oif for oif in oifs if oif.interface not in patch.remove}
+    by_name.update((oif.interface, oif) for oif in patch.add)
+    return tuple(sorted(by_name.values()))
+
+
+def _delete(local: _Local, write: DeleteRoutes) -> Generator[None]:
+    if write.keys is not None:
+        for index, key in enumerate(write.keys):
+            local.delete(index, key)
+            if index % BATCH == BATCH - 1:
+                yield
+        return
+    matches, options = write.matches, write.options
+    for index, route in enumerate(local.draft.routes()):
+        if (route.owner == options.owner or options.take_over) and (matches is None or matches(route)):
+            local.delete(local.outcome.deleted, route.key)
+        if index % BATCH == BATCH - 1:
+            yield
+
+
+def _replace(local: _Local, write: ReplaceRoutes) -> Generator[None]:
+    options, wanted = write.options, write.routes
+    if not wanted and not write.allow_empty:
+        text = "the set is empty, which would delete every route in the scope: say allow_empty if that is meant"
+        raise McastdError(Reason.EMPTY_SET, text, owner=options.owner)
+    index = 0
+    for index, route in enumerate(wanted.values()):
+        local.put(index, route)
+        if index % BATCH == BATCH - 1:
+            yield
+    surplus = []
+    for n, route in enumerate(local.draft.routes()):
+        if route.owner == options.owner and route.key not in wanted and (not write.cookie or route.cookie == write.cookie):
+            surplus.append(route.key)
+        if n % BATCH == BATCH - 1:
+            yield
+    if write.max_deletions and len(surplus) > write.max_deletions:
+        text = f"{len(surplus)} routes would be deleted, more than max_deletions {write.max_deletions}: nothing was changed"
+        raise McastdError(Reason.TOO_MANY_DELETIONS, text, would=len(surplus), max=write.max_deletions)
+    for n, key in enumerate(surplus):
+        local.delete(len(wanted) + n, key)
+        if n % BATCH == BATCH - 1:
+            yield
+
+
+def _set_interface(local: _Local, write: SetInterface) -> None:
+    draft, outcome = local.draft, local.outcome
+    old = draft.settings(write.interface, write.options.owner)
+    new = replace(old)
+    if write.ttl_threshold is not None:
+        new = replace(new, ttl_threshold=write.ttl_threshold)
+    if write.pinned is not None:
+        tables = old.pinned_tables or frozenset()
+        new = replace(new, pinned_tables=tables | {write.table} if write.pinned else tables - {write.table})
+    if new == old:
+        outcome.unchanged += 1
+    else:
+        outcome.updated += 1
+        outcome.intent.settings.append(new)
+
+
+def _finish(draft: Draft, local: _Local, routes_max: int) -> None:
+    """Check the limits, then let the draft have it."""
+    outcome, options, intent = local.outcome, local.options, local.outcome.intent
+    if options.all_or_nothing and outcome.refused:
+        index, problem = next((c.id, c.problem) for c in outcome.changes if c.problem is not None)
+        raise McastdError(problem.reason, f"item {index}: {problem.message}; nothing was changed", **problem.metadata)
+    changed = local.changed
+    intent.puts = [route for route in changed.values() if route is not None]
+    if len(intent.puts) < len(changed):
+        intent.deletes = [key for key, route in changed.items() if route is None]
+    grown = outcome.created - outcome.deleted
+    if grown > 0 and draft.count + grown > routes_max:
+        text = f"{draft.count + grown} routes would be more than the {routes_max} allowed (setting routes_max): nothing was changed"
+        raise McastdError(Reason.ROUTE_LIMIT, text, limit=routes_max, would=draft.count + grown)
+    wanted = bool(intent) or options.epoch > draft.owner(options.owner).epoch
+    if options.validate_only or not wanted:
+        outcome.revision = draft.revision
+        intent.clear()
+        return
+    outcome.revision = draft.next_revision()
+    for route in intent.puts:
+        route.revision = outcome.revision
+    intent.settings = [replace(s, revision=outcome.revision) for s in intent.settings]
+    _touch_owners(draft, local)
+    draft.absorb(intent, changed, grown)
+
+
+def _touch_owners(draft: Draft, local: _Local) -> None:
+    """New revisions of the owners whose wishes change, and the caller's epoch."""
+    outcome, options, intent = local.outcome, local.options, local.outcome.intent
+    caller = draft.owner(options.owner)
+    touched = set()
+    if intent.puts or intent.deletes or intent.settings:
+        touched.add(options.owner)
+        if options.take_over:
+            touched.update(c.before.owner for c in outcome.changes if c.before is not None and c.problem is None)
+    for name in sorted(touched):
+        intent.owners.append(OwnerRecord(name, draft.owner(name).epoch, outcome.revision))
+    if options.epoch > caller.epoch:
+        if options.owner in touched:
+            next(o for o in intent.owners if o.name == options.owner).epoch = options.epoch
+        else:
+            intent.owners.append(OwnerRecord(caller.name, options.epoch, caller.revision))

@@ -1,0 +1,108 @@
+"""Settings of one run of the daemon: names resolved, values checked, handed by the keeper to each server it starts.
+
+Where they come from (flags, environment, file) is mcastd.cli's business; this is the value alone and its JSON.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from enum import IntEnum
+from typing import Any
+
+from mcastd.model.errors import McastdError, Reason
+
+DEFAULT_SOCKET = "/run/mcastd/mcastd.sock"
+DEFAULT_STATE_DIR = "/var/lib/mcastd"
+DEFAULT_ROUTES_MAX = 1_000_000
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+TABLE_MAX = 999_999_999
+"""Highest number MRT_TABLE takes: the kernel makes an interface name of it (ip_mroute_setsockopt, net/ipv4/ipmr.c)."""
+
+DEFAULT_TABLE_NUMBERS = frozenset({253, 254})
+"""Numbers of the default table in IPv4 and IPv6; it is always called 0 here."""
+
+TABLES_MAX = 256
+"""Tables open at once beside the default one; each costs two descriptors, in keeper and server."""
+
+SOCKET_PATH_MAX = 107
+"""Bytes of sun_path (linux/un.h) without the final NUL."""
+
+
+class Access(IntEnum):
+    """What a caller may do; numbers of mcast.cli.v1.Access."""
+
+    VIEW = 1
+    WRITE = 2
+    ADMIN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """One address where the API is offered: a Unix socket, its permissions, and who its callers are."""
+
+    path: str
+    mode: int = 0o600
+    """Permission bits of the socket."""
+    gid: int | None = None
+    """Group of the socket; None = the server's own."""
+    access: Access = Access.ADMIN
+    owner: str = "local"
+    """Owner of what callers of this socket write."""
+
+    @property
+    def address(self) -> str:
+        """As gRPC and the command line write it."""
+        return f"unix:{self.path}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that is decided before the daemon does anything."""
+
+    listens: tuple[Listen, ...]
+    state_dir: str
+    user: str
+    """Name of the server's user, for messages."""
+    uid: int
+    gid: int
+    """What the server runs as; the keeper's own ids where it can't or need not change them."""
+    change_user: bool
+    """Whether the server must change to uid and gid itself, after its imports."""
+    metrics: str = ""
+    """HOST:PORT of the metrics listener; empty = none."""
+    log_level: str = "info"
+    routes_max: int = DEFAULT_ROUTES_MAX
+    tables: tuple[int, ...] = ()
+    """Tables opened at start beside the default one."""
+    config: str = ""
+    """Path of the configuration file; empty = none."""
+
+    def socket_gids(self) -> tuple[int, ...]:
+        """Groups the server must belong to, so that it may give its sockets to them."""
+        return tuple(sorted({listen.gid for listen in self.listens if listen.gid is not None}))
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values, for the channel."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, object]) -> "Settings":
+        """Undo to_json; McastdError INVALID_VALUE if the values are not what it makes."""
+        try:
+            plain: dict[str, Any] = {field.name: values[field.name] for field in fields(cls)}
+            plain["listens"] = tuple(Listen(**{**one, "access": Access(one["access"])}) for one in plain["listens"])
+            plain["tables"] = tuple(map(int, plain["tables"]))
+            return cls(**plain)
+        except (KeyError, TypeError, ValueError) as exc:
+            raise McastdError(Reason.INVALID_VALUE, f"the keeper's settings can't be read: {exc!r}") from exc
+
+
+def metrics_host_port(metrics: str) -> tuple[str, int]:
+    """Host and port of "HOST:PORT" or "[IPV6]:PORT"; ValueError if it is neither."""
+    host, colon, port = metrics.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not colon or (":" in host and not bracketed) or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        msg = f"{metrics!r} is not HOST:PORT"
+        raise ValueError(msg)
+    return (host[1:-1] if bracketed else host), int(port)

@@ -1,0 +1,124 @@
+"""Writes: what a caller asks to be changed, already validated, and what came of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mcastd.model.errors import Problem
+from mcastd.model.record import Intent
+from mcastd.model.route import Action, Oif, Route
+
+Matcher = Callable[[Route], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """What every write can say (mcast.v1.WriteOptions), with the owner resolved."""
+
+    owner: str
+    epoch: int = 0
+    validate_only: bool = False
+    take_over: bool = False
+    all_or_nothing: bool = False
+    if_revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PutRoutes:
+    """Create or replace routes, in order."""
+
+    options: WriteOptions
+    routes: list[Route]
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """Oifs to add (one that is there is updated) and to remove, of one route."""
+
+    key: bytes
+    add: tuple[Oif, ...]
+    remove: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PatchRoutes:
+    """Add and remove oifs, in order."""
+
+    options: WriteOptions
+    patches: list[Patch]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRoutes:
+    """Delete by key, in order, or all routes within the caller's reach that match."""
+
+    options: WriteOptions
+    keys: list[bytes] | None = None
+    matches: Matcher | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceRoutes:
+    """Make the owner's routes (with this cookie, if one is given) exactly these; no key twice."""
+
+    options: WriteOptions
+    routes: dict[bytes, Route]
+    cookie: str = ""
+    allow_empty: bool = False
+    max_deletions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SetInterface:
+    """Set what is not None; `pinned` is about one table."""
+
+    options: WriteOptions
+    interface: str
+    pinned: bool | None = None
+    ttl_threshold: int | None = None
+    table: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Undo a write that was to be all or nothing: put these back, delete those."""
+
+    options: WriteOptions
+    puts: list[Route]
+    deletes: list[bytes]
+
+
+Write = PutRoutes | PatchRoutes | DeleteRoutes | ReplaceRoutes | SetInterface | Restore
+
+
+@dataclass(slots=True)
+class Change:
+    """What was (or would be) done about one item."""
+
+    action: Action
+    id: int
+    """Position in the request."""
+    before: Route | None
+    after: Route | None
+    problem: Problem | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a write comes to; in order, with unchanged items only where their route is not in the kernel as asked."""
+
+    intent: Intent = field(default_factory=Intent)
+    revision: int = 0
+    changes: list[Change] = field(default_factory=list)
+    """Created, updated, deleted and refused items."""
+    kept: list[tuple[int, Route]] = field(default_factory=list)
+    """Items that are already as asked: position and the route that is there."""
+    created: int = 0
+    updated: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+    refused: int = 0
+
+    def refuse(self, index: int, problem: Problem, before: Route | None) -> None:
+        """Take note of an item that can't be done."""
+        self.refused += 1
+        self.changes.append(Change(Action.NONE, index, before, None, problem))
