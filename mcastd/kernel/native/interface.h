@@ -1,0 +1,100 @@
+/* What Python may call of native/*.c, read by cffi (_native_build.py). One section for each user.
+ * Unless said otherwise a function returns 0 or an errno. Every call releases the interpreter lock. */
+
+/* --- numbers of the kernel's headers --- */
+#define MRT_INIT ...
+#define MRT_ASSERT ...
+#define MRT_PIM ...
+#define MRT_TABLE ...
+#define SO_RXQ_OVFL ...
+#define SO_RCVBUFFORCE ...
+#define IGMPMSG_NOCACHE ...
+#define IGMPMSG_WRONGVIF ...
+#define IGMPMSG_WHOLEPKT ...
+#define IGMPMSG_WRVIFWHOLE ...
+#define RTPROT_MROUTED ...
+#define RTPROT_STATIC ...
+#define NETLINK_GET_STRICT_CHK ...
+
+/* --- multicast routing sockets: mroute.c --- */
+#define MR_BATCH_MAX ...
+#define MR_FORWARDING ...
+
+/* Add or replace n entries; errnos[i] is 0, or why entry i was refused. Return how many were refused. */
+int mr_program4(int fd, unsigned n, const uint8_t *keys, const uint8_t *forwardings, int32_t *errnos);
+int mr_program6(int fd, unsigned n, const uint8_t *keys, const uint8_t *forwardings, int32_t *errnos);
+int mr_delete4(int fd, unsigned n, const uint8_t *keys, int32_t *errnos);
+int mr_delete6(int fd, unsigned n, const uint8_t *keys, int32_t *errnos);
+/* Read packets, bytes and wrong_if of n entries. */
+int mr_counters4(int fd, unsigned n, const uint8_t *keys, uint64_t *counters, int32_t *errnos);
+int mr_counters6(int fd, unsigned n, const uint8_t *keys, uint64_t *counters, int32_t *errnos);
+
+int mr_add_vif4(int fd, unsigned vif, unsigned ifindex, unsigned threshold);
+int mr_add_vif6(int fd, unsigned vif, unsigned ifindex, unsigned threshold);
+int mr_del_vif4(int fd, unsigned vif);
+int mr_del_vif6(int fd, unsigned vif);
+/* Packets in, packets out, bytes in, bytes out. EADDRNOTAVAIL, EINVAL: no such VIF. */
+int mr_vif_counters4(int fd, unsigned vif, uint64_t counters[4]);
+int mr_vif_counters6(int fd, unsigned vif, uint64_t counters[4]);
+
+/* The entry calls alone, over an array of the kernel's own structures: the floor that tests/bench/bench_mfc.py compares with. */
+#define MR_PREPARED4 ...
+#define MR_PREPARED6 ...
+void mr_prepare4(unsigned n, const uint8_t *keys, const uint8_t *forwardings, uint8_t *prepared);
+void mr_prepare6(unsigned n, const uint8_t *keys, const uint8_t *forwardings, uint8_t *prepared);
+int mr_floor4(int fd, unsigned n, const uint8_t *prepared);
+int mr_floor6(int fd, unsigned n, const uint8_t *prepared);
+
+/* --- upcalls: upcall.c --- */
+#define MR_UPCALL ...
+
+/* Let nothing but upcalls into the socket's queue. */
+int mr_filter_upcalls4(int fd);
+int mr_filter_upcalls6(int fd);
+/* Write the MR_UPCALL bytes of one upcall and return 1, or return 0: the bytes are none. */
+int mr_decode_upcall4(const uint8_t *packet, size_t size, uint8_t *out);
+int mr_decode_upcall6(const uint8_t *packet, size_t size, uint8_t *out);
+
+typedef struct {
+    unsigned upcalls;   /* written */
+    unsigned garbage;   /* packets that were no upcalls */
+    uint32_t lost;      /* SO_RXQ_OVFL as of the last packet read that told it; 0 = none did */
+} mr_received;
+/* Read at most `limit` packets without waiting; EAGAIN is no error. */
+int mr_receive4(int fd, unsigned limit, uint8_t *out, mr_received *received);
+int mr_receive6(int fd, unsigned limit, uint8_t *out, mr_received *received);
+
+/* --- dumps of the MFC: mfc_dump.c --- */
+typedef struct mr_dump mr_dump;
+
+#define MR_MORE ...
+#define MR_DONE ...
+#define MR_MALFORMED ...
+#define MR_TRUNCATED ...
+
+mr_dump *mr_dump_new(int ipv6, uint32_t sequence);
+void mr_dump_free(mr_dump *dump);
+/* Send the request; table 0 = every table (the kernel's numbers). */
+int mr_dump_request(const mr_dump *dump, int fd, uint32_t table);
+/* Decode one received buffer: MR_MORE, MR_DONE, an errno (> 0), or MR_MALFORMED. */
+int mr_dump_feed(mr_dump *dump, const uint8_t *buffer, size_t size);
+/* Receive and decode to the end: MR_DONE, an errno (> 0), MR_MALFORMED or MR_TRUNCATED. */
+int mr_dump_run(mr_dump *dump, int fd);
+int mr_dump_interrupted(const mr_dump *dump);
+/* Records: u64 packets, bytes, wrong_if; double seconds since the last use (-1 = not said); u32 paths; u8 protocol, unresolved; key. */
+size_t mr_dump_count(const mr_dump *dump);
+size_t mr_dump_record_size(const mr_dump *dump);
+const uint8_t *mr_dump_records(const mr_dump *dump);
+/* Distinct paths, one after the other: i32 iif, u32 number of oifs; then i32 ifindex and u32 TTL of each, sorted. */
+size_t mr_dump_paths_size(const mr_dump *dump);
+const uint8_t *mr_dump_paths(const mr_dump *dump);
+
+/* --- privileges: privileges.c --- */
+int pv_get(uint64_t sets[5]);       /* permitted, effective, inheritable, bounding, ambient */
+int pv_set(uint64_t permitted, uint64_t effective, uint64_t inheritable);
+int pv_drop_bounding(uint64_t keep);
+int pv_clear_ambient(void);
+int pv_raise_ambient(uint64_t capabilities);
+int pv_set_no_new_privs(void);
+int pv_get_no_new_privs(void);      /* 1 or 0 */
+int pv_set_parent_death_signal(int number);

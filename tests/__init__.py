@@ -1,0 +1,1 @@
+"""The test suite; tests import only tests.testbed from each other."""
