@@ -1,0 +1,81 @@
+"""`mcastd`: the daemon's own program. It becomes the keeper, so it imports little: no grpc, protobuf, pyroute2 or click."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import mcastd
+from mcastd.cli.configuration import Flags, load_settings
+from mcastd.keeper import privileges
+from mcastd.keeper.failure import EX_OSERR, EX_USAGE, CannotRun
+from mcastd.keeper.keeper import Keeper
+from mcastd.keeper.process import SERVER_COMMAND
+from mcastd.model.settings import DEFAULT_SOCKET, DEFAULT_STATE_DIR, LOG_LEVELS
+from mcastd.telemetry import logs
+
+_log = logging.getLogger(__name__)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends with the usual exit code for a wrong command line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(EX_USAGE, f"{self.prog}: error: {message}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; also what the manual page is made from."""
+    top = _Parser(prog="mcastd", description="A multicast router for Linux that a program can drive.", allow_abbrev=False)
+    top.add_argument("--version", action="version", version=f"mcastd {mcastd.__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="run the daemon in the foreground",
+        description="Run the daemon in the foreground, logging to standard error.",
+        epilog="A flag wins over the environment variable, which wins over the configuration file. "
+        "Exit codes: 64 command line, 69 socket, state directory or table in use, 77 capability missing, 78 configuration.",
+        allow_abbrev=False,
+    )
+    serve.add_argument("--config", metavar="FILE", help="configuration file, TOML [MCASTD_CONFIG]")
+    serve.add_argument(
+        "--listen",
+        metavar="ADDRESS",
+        action="append",
+        help="address of the API, may be repeated: unix:PATH[,mode=0660][,group=NAME][,access=view|write|admin][,owner=NAME] "
+        f"(default: unix:{DEFAULT_SOCKET}) [MCASTD_LISTEN, separated by spaces]",
+    )
+    serve.add_argument(
+        "--state-dir", metavar="DIR", help=f"directory of the durable state (default: {DEFAULT_STATE_DIR}) [MCASTD_STATE_DIR]"
+    )
+    serve.add_argument("--metrics", metavar="ADDRESS", help="HOST:PORT of the metrics, or off (default: off) [MCASTD_METRICS]")
+    serve.add_argument("--user", metavar="NAME", help="user of the server process (default: mcastd, else nobody) [MCASTD_USER]")
+    serve.add_argument("--log-level", metavar="LEVEL", help=f"{', '.join(LOG_LEVELS)} (default: info) [MCASTD_LOG_LEVEL]")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None, *, server_command: Sequence[str] = SERVER_COMMAND) -> int:
+    """Run the program and return its exit code; `server_command` is for tests of the keeper alone."""
+    given = parser().parse_args(arguments)
+    logs.configure("keeper", "info")
+    sys.excepthook = logs.log_uncaught
+    try:
+        flags = Flags(given.config, given.listen, given.state_dir, given.metrics, given.user, given.log_level)
+        settings = load_settings(flags, os.environ)
+        logs.configure("keeper", settings.log_level)
+        privileges.check()
+        Keeper(settings, server_command).run()
+    except CannotRun as exc:
+        _log.critical("%s", exc, extra={"exit_code": exc.exit_code})
+        return exc.exit_code
+    except OSError as exc:
+        _log.critical("the system refused what it should not: %s", exc, exc_info=True, extra={"exit_code": EX_OSERR})
+        return EX_OSERR
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The privileged process: keeps the kernel's sockets, starts the server without privileges, and starts it again."""

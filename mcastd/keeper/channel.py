@@ -1,0 +1,301 @@
+"""The channel between keeper and server: the closed list of messages, their layout, and one end of the socket pair.
+
+A SOCK_SEQPACKET pair keeps message borders, so a message is one header, one body and any descriptors. Bodies are JSON
+objects, but for the records of upcalls, which are packed: there may be many thousands of them in a second.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import struct
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from mcastd.model.address import Family
+from mcastd.model.errors import McastdError, Reason
+from mcastd.model.interface import IFNAMSIZ, VIFS_MAX
+
+CHANNEL_FD = 3
+"""Descriptor at which a server finds its end."""
+
+MESSAGE_MAX = 65_536
+"""Bytes of one message; far under the default SO_SNDBUF, so that one always fits."""
+
+FDS_MAX = 2
+"""Descriptors in one message: a table's two families."""
+
+RECORDS_MAX = 256
+"""Upcall records in one message."""
+
+_VERSION = 1
+_HEADER = struct.Struct("!BBHI")
+_RECORD = struct.Struct("!IBBH16s16sd")
+RECORD_SIZE = _RECORD.size
+
+VifEntries = tuple[tuple[int, int, str], ...]
+"""VIF number, ifindex, name."""
+
+
+class Message(IntEnum):
+    """All that is ever said on the channel."""
+
+    HELLO = 1
+    """Keeper: settings and how many SOCKET messages follow; the first message to each server."""
+    SOCKET = 2
+    """Keeper: table, family, VIF map, and the multicast routing socket itself."""
+    UPCALLS = 3
+    """Keeper: up to RECORDS_MAX packed records."""
+    LOSSES = 4
+    """Keeper: how many upcalls of a table and family were lost since the last such message, and where."""
+    REPLY = 5
+    """Keeper: the request with the same number is done, or why not."""
+    SHUTDOWN = 6
+    """Keeper: end in order. Server: it is ending because a client asked, and the keeper shall end too."""
+    READY = 7
+    """Server: it serves."""
+    VIF_MAP = 8
+    """Server: the VIF map of a table and family, whole. Replied when the upcalls queued until then are sent."""
+    OPEN_TABLE = 9
+    """Server: open the sockets of a table; the reply carries them, one or two: their families tell them apart."""
+    CLOSE_TABLE = 10
+    """Server: close the sockets of a table; its kernel entries go with the last copy."""
+
+
+class ChannelError(Exception):
+    """The other end sent something that is not in the list; the channel is of no use any more."""
+
+
+class Frame(NamedTuple):
+    """One message as received; whoever takes it owns its descriptors."""
+
+    message: Message
+    request: int
+    """Number that a reply repeats; 0 = no reply wanted."""
+    body: bytes
+    fds: tuple[int, ...]
+
+    def values(self) -> dict[str, Any]:
+        """The JSON body."""
+        return parse_body(self.body)
+
+
+class UpcallRecord(NamedTuple):
+    """One upcall of the kernel: a packet without an entry, or on the wrong interface."""
+
+    table: int
+    family: Family
+    kind: int
+    """im_msgtype of struct igmpmsg: 1 NOCACHE, 2 WRONGVIF (linux/mroute.h)."""
+    vif: int
+    group: bytes
+    source: bytes
+    time: float
+    """When the keeper read it, seconds since the epoch."""
+
+
+class Losses(NamedTuple):
+    """Upcalls of one table and family that nobody will hear of."""
+
+    table: int
+    family: Family
+    kernel: int
+    """Dropped by the kernel because the socket's buffer was full (SO_RXQ_OVFL)."""
+    keeper: int
+    """Dropped by the keeper because no server took them in time."""
+
+
+def parse_body(body: bytes) -> dict[str, Any]:
+    """The JSON object in a body; ChannelError if it is none."""
+    try:
+        values = json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise ChannelError(f"the body is not JSON: {exc}") from exc
+    if not isinstance(values, dict):
+        raise ChannelError("the body is not a JSON object")
+    return values
+
+
+def encode(message: Message, request: int = 0, body: Mapping[str, object] | bytes = b"{}") -> bytes:
+    """One message without its descriptors; ValueError if it is too long."""
+    packed = body if isinstance(body, bytes) else json.dumps(body, separators=(",", ":")).encode()
+    if len(packed) > MESSAGE_MAX - _HEADER.size:
+        raise ValueError(f"a {message.name} message of {len(packed)} bytes is longer than {MESSAGE_MAX}")
+    return _HEADER.pack(_VERSION, message, 0, request) + packed
+
+
+def decode(data: bytes, fds: tuple[int, ...] = ()) -> Frame:
+    """One message; ChannelError if it is none of ours."""
+    if len(data) < _HEADER.size:
+        raise ChannelError(f"a message of {len(data)} bytes has no header")
+    version, number, reserved, request = _HEADER.unpack_from(data)
+    if version != _VERSION or reserved:
+        raise ChannelError(f"the header is of version {version}, not {_VERSION}: keeper and server are of different versions")
+    try:
+        message = Message(number)
+    except ValueError as exc:
+        raise ChannelError(f"there is no message {number}") from exc
+    return Frame(message, request, data[_HEADER.size :], fds)
+
+
+def pack_record(record: UpcallRecord) -> bytes:
+    """RECORD_SIZE bytes."""
+    return _RECORD.pack(*record)
+
+
+def unpack_records(body: bytes) -> list[UpcallRecord]:
+    """The records of an UPCALLS message."""
+    if len(body) % RECORD_SIZE:
+        raise ChannelError(f"{len(body)} bytes are not a whole number of upcall records")
+    records = []
+    for table, version, kind, vif, group, source, time in _RECORD.iter_unpack(body):
+        if version == Family.IPV4:
+            records.append(UpcallRecord(table, Family.IPV4, kind, vif, group[:4], source[:4], time))
+        elif version == Family.IPV6:
+            records.append(UpcallRecord(table, Family.IPV6, kind, vif, group, source, time))
+        else:
+            raise ChannelError(f"an upcall record is of family {version}")
+    return records
+
+
+def take_int(values: Mapping[str, Any], name: str, low: int, high: int) -> int:
+    """An integer of a body within its bounds; ChannelError otherwise."""
+    value = values.get(name)
+    if type(value) is not int or not low <= value <= high:
+        raise ChannelError(f"{name} is {value!r}, not a number from {low} to {high}")
+    return value
+
+
+def take_family(values: Mapping[str, Any]) -> Family:
+    """The family of a body; ChannelError if it names none."""
+    value = values.get("family")
+    for family in Family:
+        if type(value) is int and value == family:
+            return family
+    raise ChannelError(f"{value!r} is not a family")
+
+
+def vif_map_values(table: int, family: Family, entries: VifEntries) -> dict[str, object]:
+    """Body of a VIF_MAP or SOCKET message."""
+    return {"table": table, "family": int(family), "entries": entries}
+
+
+def take_vif_entries(values: Mapping[str, Any]) -> VifEntries:
+    """The VIF map of a body, checked; ChannelError if it can't be one."""
+    entries = values.get("entries")
+    if not isinstance(entries, list) or len(entries) > VIFS_MAX:
+        raise ChannelError(f"a VIF map has at most {VIFS_MAX} entries")
+    taken = tuple(_vif_entry(entry) for entry in entries)
+    if len({vif for vif, _, _ in taken}) != len(taken):
+        raise ChannelError("a VIF map names a number twice")
+    return taken
+
+
+def _vif_entry(entry: object) -> tuple[int, int, str]:
+    match entry:
+        case [int() as vif, int() as ifindex, str() as name] if (
+            not isinstance(vif, bool)
+            and not isinstance(ifindex, bool)
+            and 0 <= vif < VIFS_MAX
+            and 0 < ifindex < 2**31
+            and 0 < len(name.encode("utf-8", "replace")) < IFNAMSIZ
+        ):
+            return vif, ifindex, name
+    raise ChannelError(f"{entry!r} is not a VIF number, ifindex and name")
+
+
+def losses_values(losses: Losses) -> dict[str, object]:
+    """Body of a LOSSES message."""
+    return {"table": losses.table, "family": int(losses.family), "kernel": losses.kernel, "keeper": losses.keeper}
+
+
+def take_losses(values: Mapping[str, Any]) -> Losses:
+    """The losses of a LOSSES message."""
+    return Losses(
+        take_int(values, "table", 0, 2**32 - 1),
+        take_family(values),
+        take_int(values, "kernel", 0, 2**63),
+        take_int(values, "keeper", 0, 2**63),
+    )
+
+
+def error_values(error: McastdError) -> dict[str, object]:
+    """Body of a REPLY that says why not."""
+    problem = error.problem
+    return {"error": {"reason": problem.reason.value, "message": problem.message, "metadata": dict(problem.metadata)}}
+
+
+def take_error(values: Mapping[str, Any]) -> McastdError | None:
+    """The error of a REPLY, if it has one."""
+    error = values.get("error")
+    if error is None:
+        return None
+    try:
+        metadata = {str(name): str(value) for name, value in error["metadata"].items()}
+        return McastdError(Reason(error["reason"]), str(error["message"]), **metadata)
+    except (AttributeError, KeyError, TypeError, ValueError) as exc:
+        raise ChannelError(f"{error!r} is not an error") from exc
+
+
+class Channel:
+    """One end: whole messages in and out; it owns its socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """Take over one end of a SOCK_SEQPACKET pair, blocking or not."""
+        self._sock = sock
+
+    def fileno(self) -> int:
+        """The descriptor, for a selector."""
+        return self._sock.fileno()
+
+    def send(self, data: bytes, fds: Sequence[int] = ()) -> bool:
+        """Send one encoded message; False if the other end is behind and it does not fit now.
+
+        BrokenPipeError or ConnectionResetError when the other end is gone.
+        """
+        control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
+        try:
+            self._sock.sendmsg([data], control, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            return False
+        return True
+
+    def receive(self) -> Frame | None:
+        """The next message, None at the end; BlockingIOError if a non-blocking channel has none now."""
+        data, control, flags, _ = self._sock.recvmsg(
+            MESSAGE_MAX, socket.CMSG_SPACE(FDS_MAX * array("i").itemsize), socket.MSG_CMSG_CLOEXEC
+        )
+        fds = _descriptors(control)
+        try:
+            return _whole(data, flags, fds)
+        except ChannelError:
+            close_all(fds)
+            raise
+
+    def close(self) -> None:
+        """Close this end; the other reads the end."""
+        self._sock.close()
+
+
+def _whole(data: bytes, flags: int, fds: tuple[int, ...]) -> Frame | None:
+    """What recvmsg gave, if it is all of a message; no bytes at all are the end."""
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        raise ChannelError("a message is longer, or has more descriptors, than any in the list")
+    return decode(data, fds) if data or fds else None
+
+
+def _descriptors(control: Iterable[tuple[int, int, bytes]]) -> tuple[int, ...]:
+    fds = array("i")
+    for level, kind, data in control:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    return tuple(fds)
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Close descriptors that nobody wants."""
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)

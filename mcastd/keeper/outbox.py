@@ -1,0 +1,106 @@
+"""What waits for the server: upcall records in a bounded ring, and messages that keep their place among them.
+
+Records outlive a server; messages are for one server alone. Nothing here blocks: what a channel does not take now, waits.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from mcastd.keeper.channel import RECORDS_MAX, Losses, Message, UpcallRecord, close_all, encode, losses_values, pack_record
+from mcastd.model.address import Family
+
+RING_SIZE = 65_536
+"""Records kept while no server takes them: 6 MB when full."""
+
+Send = Callable[[bytes, Sequence[int]], bool]
+"""Channel.send: False when the other end is behind."""
+
+
+class _Waiting(NamedTuple):
+    after: int
+    """Records that must have left the ring first, counted since the start."""
+    data: bytes
+    fds: tuple[int, ...]
+
+
+class Outbox:
+    """The order in which things are told to the server; owns the descriptors that wait in it."""
+
+    def __init__(self, ring_size: int = RING_SIZE) -> None:
+        """Start empty."""
+        self._records: deque[bytes] = deque()
+        self._ring_size = ring_size
+        self._added = 0
+        self._waiting: deque[_Waiting] = deque()
+        self._losses: dict[tuple[int, Family], tuple[int, int]] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to send."""
+        return bool(self._records or self._waiting or self._losses)
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait."""
+        return len(self._waiting)
+
+    def add_record(self, record: UpcallRecord) -> None:
+        """Keep a record; if the ring is full the oldest goes, since its packet has waited longest for an entry."""
+        if len(self._records) >= self._ring_size:
+            oldest = self._records.popleft()
+            self.add_losses(Losses(int.from_bytes(oldest[:4], "big"), Family(oldest[4]), kernel=0, keeper=1))
+        self._records.append(pack_record(record))
+        self._added += 1
+
+    def add_losses(self, losses: Losses) -> None:
+        """Count upcalls that nobody will hear of."""
+        key = (losses.table, losses.family)
+        kernel, keeper = self._losses.get(key, (0, 0))
+        self._losses[key] = (kernel + losses.kernel, keeper + losses.keeper)
+
+    def add_message(self, data: bytes, fds: Sequence[int] = (), *, first: bool = False) -> None:
+        """Send a message after every record that is in the ring by now, or `first`; the descriptors are duplicated."""
+        self._waiting.append(_Waiting(0 if first else self._added, data, tuple(os.dup(fd) for fd in fds)))
+
+    def flush(self, send: Send) -> bool:
+        """Send as much as the channel takes; whether that was all."""
+        while self:
+            gone = self._added - len(self._records)
+            if self._waiting and self._waiting[0].after <= gone:
+                sent = self._send_message(send)
+            elif self._losses:
+                sent = self._send_losses(send)
+            else:
+                sent = self._send_records(send, self._waiting[0].after - gone if self._waiting else RECORDS_MAX)
+            if not sent:
+                return False
+        return True
+
+    def clear_messages(self) -> None:
+        """Forget what was meant for a server that is gone; records stay for the next one."""
+        while self._waiting:
+            close_all(self._waiting.popleft().fds)
+
+    def _send_message(self, send: Send) -> bool:
+        first = self._waiting[0]
+        if not send(first.data, first.fds):
+            return False
+        close_all(self._waiting.popleft().fds)
+        return True
+
+    def _send_losses(self, send: Send) -> bool:
+        (table, family), (kernel, keeper) = next(iter(self._losses.items()))
+        if not send(encode(Message.LOSSES, body=losses_values(Losses(table, family, kernel, keeper))), ()):
+            return False
+        del self._losses[table, family]
+        return True
+
+    def _send_records(self, send: Send, most: int) -> bool:
+        count = min(len(self._records), most, RECORDS_MAX)
+        if not send(encode(Message.UPCALLS, body=b"".join(islice(self._records, count))), ()):
+            return False
+        for _ in range(count):
+            self._records.popleft()
+        return True

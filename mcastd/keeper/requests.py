@@ -1,0 +1,80 @@
+"""What the server asks of the keeper: the closed list of the channel, each with its answer in the outbox."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from mcastd.keeper.channel import (
+    ChannelError,
+    Frame,
+    Message,
+    close_all,
+    encode,
+    error_values,
+    take_family,
+    take_int,
+    take_vif_entries,
+)
+from mcastd.keeper.outbox import Outbox
+from mcastd.keeper.tables import Tables
+from mcastd.model.errors import McastdError, Reason
+from mcastd.model.settings import TABLE_MAX
+
+_log = logging.getLogger(__name__)
+
+
+class Requests:
+    """Answers frames from the server."""
+
+    def __init__(self, tables: Tables, outbox: Outbox, on_ready: Callable[[], None], on_shutdown: Callable[[], None]) -> None:
+        """Work on these; the two callables take the messages that are the loop's own."""
+        self._tables = tables
+        self._outbox = outbox
+        self._on_ready = on_ready
+        self._on_shutdown = on_shutdown
+
+    def handle(self, frame: Frame) -> None:
+        """Do what one frame asks; ChannelError if it is not something a server may say."""
+        close_all(frame.fds)
+        match frame.message:
+            case Message.READY:
+                self._on_ready()
+            case Message.SHUTDOWN:
+                self._on_shutdown()
+            case Message.VIF_MAP:
+                self._answer(frame, self._set_vif_map)
+            case Message.OPEN_TABLE:
+                self._answer(frame, self._open_table)
+            case Message.CLOSE_TABLE:
+                self._answer(frame, self._close_table)
+            case _:
+                msg = f"{frame.message.name} is not for a server to say"
+                raise ChannelError(msg)
+
+    def _answer(self, frame: Frame, do: Callable[[dict[str, Any]], tuple[dict[str, object], tuple[int, ...]]]) -> None:
+        try:
+            values, fds = do(frame.values())
+        except McastdError as exc:
+            _log.warning("a request of the server is refused", extra={"request": frame.message.name, "error": str(exc)})
+            values, fds = error_values(exc), ()
+        self._outbox.add_message(encode(Message.REPLY, frame.request, values), fds)
+
+    def _set_vif_map(self, values: dict[str, Any]) -> tuple[dict[str, object], tuple[int, ...]]:
+        """Keep the map, and move all queued upcalls ahead of the reply: none that comes later names a number left out."""
+        table, family = take_int(values, "table", 0, TABLE_MAX), take_family(values)
+        entries = take_vif_entries(values)
+        one = self._tables.get(table, family)
+        if one is None:
+            message = f"table {table} is not open in {family.name}: open it first"
+            raise McastdError(Reason.NOT_FOUND, message, table=table, family=family.name)
+        one.vif_map = entries
+        self._tables.drain(one)
+        return {}, ()
+
+    def _open_table(self, values: dict[str, Any]) -> tuple[dict[str, object], tuple[int, ...]]:
+        sockets = self._tables.open(take_int(values, "table", 0, TABLE_MAX))
+        return {}, tuple(one.sock.fileno() for one in sockets)
+
+    def _close_table(self, values: dict[str, Any]) -> tuple[dict[str, object], tuple[int, ...]]:
+        self._tables.close(take_int(values, "table", 1, TABLE_MAX))
+        return {}, ()

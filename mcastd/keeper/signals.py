@@ -1,0 +1,42 @@
+"""SIGTERM and SIGINT as something a selector can wait for."""
+
+import signal
+import socket
+
+ENDING = (signal.SIGTERM, signal.SIGINT)
+_IGNORED = (signal.SIGHUP, signal.SIGPIPE)
+
+
+class Signals:
+    """Signals that ask for the end, readable from `fileno`."""
+
+    def __init__(self) -> None:
+        """Take over the signals; from here on they only make the descriptor readable."""
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        for number in ENDING:
+            signal.signal(number, lambda *_: None)
+        for number in _IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+
+    def fileno(self) -> int:
+        """Readable when a signal has come."""
+        return self._reader.fileno()
+
+    def take(self) -> list[signal.Signals]:
+        """The signals that have come since the last call."""
+        try:
+            data = self._reader.recv(64)
+        except BlockingIOError:
+            return []
+        return [signal.Signals(number) for number in data if number in ENDING]
+
+    def close(self) -> None:
+        """Give the signals back to their default."""
+        signal.set_wakeup_fd(-1)
+        for number in (*ENDING, *_IGNORED):
+            signal.signal(number, signal.SIG_DFL)
+        self._reader.close()
+        self._writer.close()
