@@ -1,0 +1,260 @@
+"""The database file: making it, opening it, saying whether it can be used, setting it aside; and what its errors mean.
+
+One connection holds the file for as long as the daemon runs (locking_mode=EXCLUSIVE: no shared memory file, and a second
+daemon on the same state is refused). Commits are durable on return: write-ahead log, synchronous=FULL. The tables:
+
+    state     one row: start count, which snapshot is in force, how far it covers the journal, where the journal ends
+    snapshot  records (codec.py) of all routes, owners and settings; the upper bits of the number are a generation
+    journal   records of what was committed since, in order
+
+Two digests, over the checksums of the records of the snapshot and of the journal, stand in the state row: a lost, stale or
+foreign record is found at the next start, whatever lost it. Knows how records are stored, not what is in them.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from time import time
+from typing import NamedTuple
+from urllib.parse import quote
+from zlib import crc32
+
+from mcastd.model.errors import McastdError, Reason
+
+SCHEMA_VERSION = 1
+"""Of the tables and of the records in them; PRAGMA user_version."""
+
+APPLICATION_ID = 0x6D636173
+"""PRAGMA application_id, "mcas": tells our databases from others (file(1), and ourselves)."""
+
+_LOCK_WAIT_S = 2.0
+"""How long to wait for a predecessor that is just ending."""
+
+_MODE = 0o600
+"""Of the database; SQLite gives its log the same."""
+
+_SCHEMA = (
+    "CREATE TABLE journal (sequence INTEGER PRIMARY KEY, record BLOB NOT NULL)",
+    "CREATE TABLE snapshot (number INTEGER PRIMARY KEY, record BLOB NOT NULL)",
+    (
+        "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), start_count, generation, chunks, snapshot_digest,"
+        " covered, covered_digest, head, head_digest, checksum)"
+    ),
+)
+
+_COMPANIONS = ("-wal", "-shm", "-journal")
+"""Files that SQLite keeps beside a database."""
+
+_UNUSABLE_NOW = {
+    sqlite3.SQLITE_PERM: "make the directory and the files in it writable for the daemon's user",
+    sqlite3.SQLITE_READONLY: "make the directory and the files in it writable for the daemon's user",
+    sqlite3.SQLITE_CANTOPEN: "make the directory and the files in it readable and writable for the daemon's user",
+    sqlite3.SQLITE_BUSY: "another process has it open: end that one, or give this daemon a state directory of its own",
+    sqlite3.SQLITE_LOCKED: "another process has it open: end that one, or give this daemon a state directory of its own",
+    sqlite3.SQLITE_FULL: "make room on its file system",
+    sqlite3.SQLITE_IOERR: "look at the kernel's log for errors of the disk, and at room and quota of its file system",
+    sqlite3.SQLITE_NOLFS: "its file system takes no file of this size: use another one",
+    sqlite3.SQLITE_NOMEM: "give the daemon more memory",
+    sqlite3.SQLITE_AUTH: "make the directory and the files in it writable for the daemon's user",
+}
+"""Primary result codes that say nothing against the content, and what to do."""
+
+
+class State(NamedTuple):
+    """The state row."""
+
+    start_count: int = 0
+    generation: int = 0
+    """Of the snapshot in force."""
+    chunks: int = 0
+    """Records of that snapshot."""
+    snapshot_digest: int = 0
+    covered: int = 0
+    """The journal up to this sequence number is in the snapshot."""
+    covered_digest: int = 0
+    head: int = 0
+    """Last sequence number of the journal."""
+    head_digest: int = 0
+
+
+class Unusable(Exception):  # noqa: N818 - the name says what was found
+    """A database that must be set aside: damaged, foreign, or newer than this program."""
+
+    def __init__(self, detail: str, *, newer: int = 0) -> None:
+        """Say what was found; `newer` is the schema version if that is the reason."""
+        super().__init__(detail)
+        self.newer = newer
+
+
+def unavailable(path: Path, what: str, exc: sqlite3.Error | OSError) -> McastdError:
+    """Return the error for a store that can't be used as things are, naming path, cause and remedy."""
+    if isinstance(exc, OSError):
+        cause, remedy = exc.strerror or str(exc), "make the directory and the files in it writable for the daemon's user"
+    else:
+        code = getattr(exc, "sqlite_errorcode", 0)
+        cause = f"{exc} ({getattr(exc, 'sqlite_errorname', 'no code')})"
+        remedy = _UNUSABLE_NOW.get(code & 0xFF, "restart the daemon: it sets a damaged database aside")
+    message = f"cannot {what} {path}: {cause}; {remedy} (it runs as uid {os.geteuid()})"
+    return McastdError(Reason.STORE_UNAVAILABLE, message, path=path)
+
+
+def says_damaged(exc: sqlite3.Error) -> bool:
+    """Whether an error while reading says that the database is damaged, rather than out of reach."""
+    code = getattr(exc, "sqlite_errorcode", 0)
+    return code == sqlite3.SQLITE_IOERR_SHORT_READ or code & 0xFF not in _UNUSABLE_NOW
+
+
+def left_behind(path: Path) -> bool:
+    """Whether there is a database at this path, or a log that one has left."""
+    return any(os.path.lexists(f"{path}{suffix}") for suffix in ("", *_COMPANIONS))
+
+
+def create(path: Path, start_count: int) -> None:
+    """Make an empty database under another name, then move it here: there is never half a database at `path`."""
+    making = path.with_name(path.name + ".making")
+    for suffix in ("", *_COMPANIONS):
+        Path(f"{making}{suffix}").unlink(missing_ok=True)
+    os.close(os.open(making, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, _MODE))
+    connection = _connect(making)
+    try:
+        connection.execute("PRAGMA auto_vacuum = NONE")
+        connection.execute("PRAGMA encoding = 'UTF-8'")
+        with transaction(connection):
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            for statement in _SCHEMA:
+                connection.execute(statement)
+            state = State(start_count=start_count)
+            connection.execute("INSERT INTO state VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*state, _state_checksum(state)))
+        connection.execute("PRAGMA journal_mode = WAL")
+    finally:
+        connection.close()
+    making.rename(path)
+    _sync_directory(path.parent)
+
+
+def attach(path: Path) -> sqlite3.Connection:
+    """Open an existing database; Unusable if it is not one of ours from the outside, OSError or sqlite3.Error."""
+    if not path.exists():
+        raise Unusable("the database is gone and its log is still there")
+    with path.open("rb") as file:
+        header = file.read(100)
+    # Two bytes say which SQLite may read and write it (2 = with a write-ahead log); a damaged one would look like a
+    # file without permission to write (https://sqlite.org/fileformat2.html section 1.3.3).
+    if header[:16] != b"SQLite format 3\0" or header[18:20] != b"\2\2":
+        raise Unusable("it is not an SQLite database with a write-ahead log")
+    return _connect(path)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    address = f"file:{quote(os.fsencode(path.absolute()))}?mode=rw"
+    connection = sqlite3.connect(address, uri=True, timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
+        connection.execute("PRAGMA trusted_schema = OFF")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def verify(connection: sqlite3.Connection) -> State:
+    """Check all but the records, set how commits are made, and return the state row; Unusable or sqlite3.Error."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != APPLICATION_ID:
+        raise Unusable("it is a database of another program")
+    if version > SCHEMA_VERSION:
+        raise Unusable(f"it was written by a newer mcastd (schema {version}, this one knows {SCHEMA_VERSION})", newer=version)
+    found = connection.execute("SELECT sql FROM sqlite_schema ORDER BY name").fetchall()
+    if version != SCHEMA_VERSION or found != [(statement,) for statement in _SCHEMA]:
+        raise Unusable("its tables are not those of any mcastd")
+    # Cheap, whatever the number of routes: there are few rows, and long ones are chains of pages. 1,000,000 IPv4 routes: 20 ms.
+    ((verdict,), *_) = connection.execute("PRAGMA quick_check(1)").fetchall()
+    if verdict != "ok":
+        raise Unusable(str(verdict))
+    for setting in ("synchronous = FULL", "secure_delete = OFF", "temp_store = MEMORY", "journal_size_limit = 16777216"):
+        connection.execute(f"PRAGMA {setting}").fetchall()
+    return read_state(connection)
+
+
+def read_state(connection: sqlite3.Connection) -> State:
+    """Return the state row; Unusable if it fails its checksum."""
+    rows = connection.execute("SELECT * FROM state").fetchall()
+    if len(rows) != 1 or not all(type(value) is int for value in rows[0]):
+        raise Unusable("its state row is lost")
+    state = State(*rows[0][1:9])
+    if rows[0][9] != _state_checksum(state):
+        raise Unusable("its state row fails its checksum")
+    return state
+
+
+def write_state(connection: sqlite3.Connection, state: State) -> None:
+    """Replace the state row; inside a transaction with what it describes."""
+    connection.execute(
+        "UPDATE state SET start_count = ?, generation = ?, chunks = ?, snapshot_digest = ?, covered = ?, covered_digest = ?,"
+        " head = ?, head_digest = ?, checksum = ?",
+        (*state, _state_checksum(state)),
+    )
+
+
+def _state_checksum(state: State) -> int:
+    return crc32(repr(tuple(state)).encode())
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing: committed at the end, rolled back on whatever exception."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # SQLite has rolled back by itself on some errors of the disk
+            connection.execute("ROLLBACK")
+        raise
+
+
+def set_aside(path: Path, found: Unusable) -> Path:
+    """Move the database and its log to a name that says why, and return it; OSError.
+
+    Do it before the connection is closed: SQLite then finds the file moved, and leaves file and log as they are.
+    """
+    label = f"newer-v{found.newer}" if found.newer else "corrupt"
+    base = f"{path}.{label}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    aside, attempt = base, 1
+    while any(os.path.lexists(f"{aside}{suffix}") for suffix in ("", *_COMPANIONS)):
+        attempt += 1
+        aside = f"{base}-{attempt}"
+    for suffix in ("", *_COMPANIONS):
+        if os.path.lexists(f"{path}{suffix}"):
+            Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
+    _sync_directory(path.parent)
+    return Path(aside)
+
+
+def start_count_after(connection: sqlite3.Connection | None) -> int:
+    """Return a start count that no earlier life has passed, when a database was set aside: revisions never run back.
+
+    The one that it holds if that can be read, otherwise the hours since 1970, which a daemon would have to be started
+    more than hourly ever since to pass, and which leaves revisions (count << 40) below 2**63 for 900 years.
+    """
+    count = 0
+    if connection is not None:
+        try:
+            ((found,), *_) = connection.execute("SELECT start_count FROM state").fetchall()
+            count = found if isinstance(found, int) and 0 <= found < 1 << 22 else 0
+        except (sqlite3.Error, ValueError):
+            count = 0  # as unreadable as the rest, which is why it was set aside
+    return max(count, int(time()) // 3600)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
