@@ -1,0 +1,56 @@
+"""DaemonService: what the daemon is, and its end."""
+
+from mcast.v1 import services_pb2 as sv
+
+from mcastd.api.ports import Caller, Context, DaemonPort
+from mcastd.api.present import timestamp
+from mcastd.model.errors import McastdError, Reason
+from mcastd.model.interface import VIFS_MAX
+
+FEATURES = ("all-or-nothing", "counters", "globs", "ipv6", "owners", "replace", "tables", "ttl-thresholds")
+"""What this version has, in the contract's words: clients ask here before they use a new field."""
+
+
+class DaemonService:
+    """The handlers, by the names of their RPCs."""
+
+    def __init__(self, daemon: DaemonPort) -> None:
+        """Serve this daemon."""
+        self._daemon = daemon
+
+    async def get_status(
+        self, _request: sv.GetStatusRequest, _context: Context, _caller: Caller
+    ) -> sv.GetStatusResponse:
+        """Version, limits, owners."""
+        daemon, engine = self._daemon, self._daemon.engine
+        desired = engine.desired
+        limits = sv.Limits(
+            vifs_used=max((kernel.vifs.used for kernel in engine.tables.values()), default=0),
+            vifs_max=VIFS_MAX,
+            routes=len(desired.routes),
+            routes_max=engine.routes_max,
+            kernel_upcalls_lost=daemon.upcalls_lost(),
+        )
+        owners = [
+            sv.Owner(name=owner.name, epoch=owner.epoch, entries=desired.entries.get(owner.name, 0), revision=owner.revision)
+            for owner in sorted(desired.owners.values(), key=lambda owner: owner.name)
+        ]
+        return sv.GetStatusResponse(
+            version=daemon.info.version,
+            instance_id=daemon.info.instance_id,
+            revision=engine.revision,
+            start_time=timestamp(daemon.info.start_time),
+            limits=limits,
+            owners=owners,
+            features=FEATURES,
+        )
+
+    async def shutdown(
+        self, request: sv.ShutdownRequest, _context: Context, _caller: Caller
+    ) -> sv.ShutdownResponse:
+        """End the daemon in order."""
+        if request.keep_forwarding:
+            text = "keep_forwarding: nothing here would hold the routes for a successor yet: kill the server alone to restart it"
+            raise McastdError(Reason.NOT_IMPLEMENTED, text, field="keep_forwarding", feature="keep-forwarding")
+        self._daemon.request_shutdown()
+        return sv.ShutdownResponse()

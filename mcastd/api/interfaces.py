@@ -1,0 +1,92 @@
+"""InterfaceService: interfaces, their VIFs, and what owners set of them."""
+
+from mcast.v1 import services_pb2 as sv
+from mcast.v1 import types_pb2 as t
+
+from mcastd.api import convert
+from mcastd.api.auth import write_options
+from mcastd.api.ports import Caller, Context, DaemonPort
+from mcastd.core.shapes import Shape
+from mcastd.model.address import Family
+from mcastd.model.errors import McastdError, Reason
+from mcastd.model.interface import glob_matcher, is_glob, name_problem
+from mcastd.model.route import TTL_MAX
+from mcastd.model.write import SetInterface
+
+
+class InterfaceService:
+    """The handlers, by the names of their RPCs."""
+
+    def __init__(self, daemon: DaemonPort) -> None:
+        """Serve this daemon's interfaces."""
+        self._daemon = daemon
+
+    async def list_interfaces(
+        self, request: sv.ListInterfacesRequest, _context: Context, _caller: Caller
+    ) -> sv.ListInterfacesResponse:
+        """List the interfaces that exist, and those that somebody has set anything of."""
+        engine, wanted = self._daemon.engine, request.interface
+        if wanted:
+            convert.check_name(wanted, "interface", glob=True)
+        names = {*engine.world.by_name, *(name for name, _ in engine.desired.settings)}
+        if wanted:
+            match = glob_matcher(wanted).match if is_glob(wanted) else wanted.__eq__
+            names = {name for name in names if match(name)}
+        used = self._routes_by_interface()
+        return sv.ListInterfacesResponse(interfaces=[self._interface(name, used) for name in sorted(names)])
+
+    async def set_interface(
+        self, request: sv.SetInterfaceRequest, _context: Context, caller: Caller
+    ) -> sv.SetInterfaceResponse:
+        """Pin an interface or set its TTL threshold."""
+        options = write_options(request.options, caller)
+        if problem := name_problem(request.interface):
+            raise convert.invalid(Reason.INVALID_INTERFACE, "interface", request.interface, f"{problem}: name it as 'ip link' shows it")
+        if is_glob(request.interface):
+            raise convert.invalid(Reason.INVALID_INTERFACE, "interface", request.interface, "is a pattern: name one interface")
+        if request.HasField("router_discovery"):
+            text = "router_discovery: this version of mcastd sends no multicast router advertisements: leave it unset"
+            raise McastdError(Reason.NOT_IMPLEMENTED, text, field="router_discovery", feature="router-discovery")
+        threshold = request.ttl_threshold if request.HasField("ttl_threshold") else None
+        if threshold is not None and not 1 <= threshold <= TTL_MAX:
+            raise convert.invalid(Reason.INVALID_TTL, "ttl_threshold", threshold, f"1 to {TTL_MAX}")
+        pinned = request.pinned if request.HasField("pinned") else None
+        table = convert.read_table(request.table, Family.IPV4, "request")
+        await self._daemon.write(SetInterface(options, request.interface, pinned, threshold, table))
+        return sv.SetInterfaceResponse(interface=self._interface(request.interface, self._routes_by_interface()))
+
+    def _interface(self, name: str, used: dict[str, int]) -> t.Interface:
+        engine = self._daemon.engine
+        link, said = engine.world.by_name.get(name), engine.desired.effective_settings(name)
+        message = t.Interface(
+            name=name,
+            ttl_threshold=said.ttl_threshold or 1,
+            routes=used.get(name, 0),
+            pinned=bool(said.pinned_tables),
+        )
+        if link is None:
+            return message
+        message.ifindex, message.up, message.multicast = link.ifindex, link.up, link.multicast
+        for kernel in engine.tables.values():
+            number = kernel.vifs.by_ifindex.get(link.ifindex)
+            if number is None:
+                continue
+            vif = message.vifs.add(table=kernel.table, ipv6=kernel.family is Family.IPV6, index=number)
+            counters = self._daemon.vif_counters(kernel.table, vif.ipv6, number)
+            if counters is not None:
+                vif.in_packets, vif.out_packets = counters.in_packets, counters.out_packets
+                vif.in_bytes, vif.out_bytes = counters.in_bytes, counters.out_bytes
+        return message
+
+    def _routes_by_interface(self) -> dict[str, int]:
+        """How many routes come in or go out, or are to, by interface."""
+        used: dict[str, int] = {}
+        for kernel in self._daemon.engine.tables.values():
+            for shape in kernel.shapes.values():
+                for name in _names(shape):
+                    used[name] = used.get(name, 0) + len(shape.members)
+        return used
+
+
+def _names(shape: Shape) -> set[str]:
+    return {*shape.names, *shape.installed_oifs}

@@ -1,0 +1,185 @@
+"""From the model to the contract's messages."""
+
+from collections.abc import Iterable
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from mcast.v1 import route_service_pb2 as rs
+from mcast.v1 import types_pb2 as t
+
+from mcastd.api.convert import KERNEL_OWNER
+from mcastd.api.ports import CounterSample
+from mcastd.model.address import address_text, split_key
+from mcastd.model.errors import Problem
+from mcastd.model.route import Action, Route, RouteState
+from mcastd.model.write import Change, Outcome
+
+CHANGES_BYTES_MAX = 3 * 1024 * 1024
+"""What the changes of one answer may come to: a client receives 4 MiB at most unless it says otherwise."""
+
+
+def timestamp(seconds: float) -> Timestamp:
+    """A point in time from seconds since the epoch."""
+    whole = int(seconds)
+    return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))
+
+
+def error(problem: Problem) -> t.Error:
+    """A problem as the contract says it."""
+    return t.Error(code=problem.code, reason=problem.reason, message=problem.message, metadata=dict(problem.metadata))
+
+
+def route_intent(route: Route) -> t.Route:
+    """What the owner wants."""
+    table, group, source = split_key(route.key)
+    paths = route.paths
+    return t.Route(
+        group=address_text(group),
+        source=address_text(source),
+        iif=paths.iif,
+        oifs=[t.Oif(interface=name, ttl_threshold=ttl) for name, ttl in paths.oifs],
+        cookie=route.cookie,
+        table=table,
+        monitored=route.monitored,
+    )
+
+
+class RoutePresenter:
+    """Presents many routes: what those with one fate have in common is made once, and copied."""
+
+    def __init__(self, sample: CounterSample | None = None) -> None:
+        """With counters where there is a sample."""
+        self._sample = sample
+        self._alike: dict[tuple[object, ...], t.Route] = {}
+
+    def present(self, route: Route) -> t.Route:
+        """What the owner wants, and what is."""
+        fate, installed_at, problem = route.fate, route.installed_at, route.problem
+        table, group, source = split_key(route.key)
+        kind = (fate, fate.revision, route.owner, route.monitored, table, not installed_at, problem is not None)
+        alike = self._alike.get(kind)
+        if alike is None:
+            alike = self._alike[kind] = _common(route, table)
+        message = t.Route()
+        message.CopyFrom(alike)
+        message.group, message.source = address_text(group), address_text(source)
+        if route.cookie:
+            message.cookie = route.cookie
+        status = message.status
+        status.revision = max(route.revision, fate.revision)
+        if installed_at > 0:
+            install_time, whole = status.install_time, int(installed_at)
+            install_time.seconds, install_time.nanos = whole, int((installed_at - whole) * 1e9)
+        if problem is not None:
+            status.last_error.CopyFrom(error(problem))
+        if self._sample is not None:
+            set_counters(status.counters, route.key, self._sample)
+        return message
+
+
+def _common(route: Route, table: int) -> t.Route:
+    """What routes of one fate have in common."""
+    fate = route.fate
+    message = t.Route(
+        iif=route.paths.iif,
+        oifs=[t.Oif(interface=name, ttl_threshold=ttl) for name, ttl in route.paths.oifs],
+        table=table,
+        monitored=route.monitored,
+    )
+    status = message.status
+    status.state = int(route.state)  # type: ignore[assignment] # The numbers are the contract's.
+    status.owner = route.owner
+    status.origin = t.ORIGIN_CONFIGURED
+    if route.installed_at:
+        status.installed_oifs.extend(fate.installed_oifs)
+    status.missing_interfaces.extend(fate.missing)
+    if fate.problem is not None:
+        status.last_error.CopyFrom(error(fate.problem))
+    return message
+
+
+def set_counters(message: t.Counters, key: bytes, sample: CounterSample) -> None:
+    """Fill in what the kernel has counted; nothing where it has no such entry."""
+    now = sample.counters.get(key)
+    if now is None:
+        return
+    message.packets, message.bytes, message.wrong_if = now.packets, now.bytes, now.wrong_if
+    message.sample_time.CopyFrom(timestamp(sample.time))
+    if now.packets and now.last_used:
+        message.last_used.CopyFrom(timestamp(now.last_used))
+    before = sample.previous.get(key)
+    if before is not None and sample.interval > 0 and before.packets <= now.packets:
+        message.packet_rate = (now.packets - before.packets) / sample.interval
+        message.byte_rate = (now.bytes - before.bytes) / sample.interval
+
+
+def foreign(key: bytes, iif: str, oifs: Iterable[tuple[str, int]], sample: CounterSample) -> t.Route:
+    """An entry that somebody else has put into the kernel."""
+    table, group, source = split_key(key)
+    named = list(oifs)
+    message = t.Route(group=address_text(group), source=address_text(source), iif=iif, table=table)
+    message.oifs.extend(t.Oif(interface=name, ttl_threshold=ttl) for name, ttl in named)
+    message.status.state = t.ROUTE_STATE_PROGRAMMED
+    message.status.owner = KERNEL_OWNER
+    message.status.origin = t.ORIGIN_FOREIGN
+    message.status.installed_oifs.extend(name for name, _ in named)
+    set_counters(message.status.counters, key, sample)
+    return message
+
+
+class Changes:
+    """The changes of an answer, as many as a client can receive."""
+
+    def __init__(self, result: rs.WriteResult) -> None:
+        """Fill this result."""
+        self._result = result
+        self._bytes = 0
+        self._presenter = RoutePresenter()
+        self.omitted = 0
+
+    def add(self, change: Change) -> None:
+        """One more, or one more left out."""
+        if self._bytes > CHANGES_BYTES_MAX:
+            self.omitted += 1
+            return
+        message = self._result.changes.add()
+        message.action = int(change.action)  # type: ignore[assignment]
+        message.id = change.id
+        if change.before is not None:
+            message.before.CopyFrom(route_intent(change.before))
+        if change.after is not None:
+            message.after.CopyFrom(self._presenter.present(change.after))
+            problem = change.after.problem or change.after.fate.problem
+            if problem is not None:
+                message.error.CopyFrom(error(problem))
+        if change.problem is not None:
+            message.error.CopyFrom(error(change.problem))
+        self._bytes += message.ByteSize() + 4
+
+
+def write_result(outcome: Outcome, *, every: bool, tried: bool) -> tuple[rs.WriteResult, int]:
+    """The outcome as the contract says it, and how many changes were left out for size.
+
+    `every` = all changes rather than the exceptions; `tried` = the kernel was asked (not a dry run).
+    """
+    result = rs.WriteResult(
+        revision=outcome.revision,
+        created=outcome.created,
+        updated=outcome.updated,
+        deleted=outcome.deleted,
+        unchanged=outcome.unchanged,
+        failed=outcome.refused,
+    )
+    changes = Changes(result)
+    for change in outcome.changes:
+        after = change.after
+        if tried and after is not None and after.state is not RouteState.PROGRAMMED:
+            result.failed += after.state is RouteState.FAILED
+        elif not every and change.problem is None:
+            continue
+        changes.add(change)
+    if tried:
+        for index, kept in outcome.kept:
+            if kept.state is not RouteState.PROGRAMMED:
+                result.failed += kept.state is RouteState.FAILED
+                changes.add(Change(Action.NONE, index, None, kept))
+    return result, changes.omitted

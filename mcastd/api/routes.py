@@ -1,0 +1,199 @@
+"""RouteService: writing and reading exact (S,G) routes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+from mcast.v1 import route_service_pb2 as rs
+from mcast.v1 import types_pb2 as t
+
+from mcastd.api import convert, present
+from mcastd.api.auth import write_options
+from mcastd.api.ports import Caller, Context, CounterSample, DaemonPort
+from mcastd.api.select import Test, is_empty, matcher
+from mcastd.model.address import address_text, key_text, split_key
+from mcastd.model.effect import BATCH
+from mcastd.model.errors import McastdError, Reason
+from mcastd.model.route import Route, RouteState
+from mcastd.model.write import DeleteRoutes, Outcome, PatchRoutes, PutRoutes, ReplaceRoutes, Write
+
+ITEMS_MAX = 10_000
+"""Items in one unary request."""
+
+OMITTED = "mcastd-changes-omitted"
+"""Trailing metadata: how many changes the answer leaves out because a client could not receive them."""
+
+_DEFAULT_MAX_AGE = 1.0
+
+
+class RouteService:
+    """The handlers, by the names of their RPCs; each is given request, context and caller."""
+
+    def __init__(self, daemon: DaemonPort) -> None:
+        """Serve this daemon's routes."""
+        self._daemon = daemon
+        self._reader = convert.RouteReader()
+
+    async def put_routes(
+        self, request: rs.PutRoutesRequest, context: Context, caller: Caller
+    ) -> rs.PutRoutesResponse:
+        """Create or replace routes."""
+        options = write_options(request.options, caller)
+        convert.too_many(len(request.routes), ITEMS_MAX, "routes")
+        routes = []
+        for at in range(0, len(request.routes), BATCH):
+            routes += self._reader.read(request.routes[at : at + BATCH], options.owner, at)
+            await asyncio.sleep(0)
+        result = await self._write(PutRoutes(options, routes), context, every=request.return_changes)
+        return rs.PutRoutesResponse(result=result)
+
+    async def patch_routes(
+        self, request: rs.PatchRoutesRequest, context: Context, caller: Caller
+    ) -> rs.PatchRoutesResponse:
+        """Add or remove outgoing interfaces of existing routes."""
+        options = write_options(request.options, caller)
+        convert.too_many(len(request.patches), ITEMS_MAX, "patches")
+        result = await self._write(PatchRoutes(options, convert.patches(request.patches)), context, every=False)
+        return rs.PatchRoutesResponse(result=result)
+
+    async def delete_routes(
+        self, request: rs.DeleteRoutesRequest, context: Context, caller: Caller
+    ) -> rs.DeleteRoutesResponse:
+        """Delete routes by key, by selector, or all."""
+        options = write_options(request.options, caller)
+        convert.too_many(len(request.keys), ITEMS_MAX, "keys")
+        said = [bool(request.keys), request.HasField("selector"), request.all]
+        if sum(said) != 1:
+            text = "say exactly one of keys, selector and all"
+            raise McastdError(Reason.INVALID_VALUE, text, field="keys", value=f"{sum(said)} of them")
+        if request.keys:
+            write = DeleteRoutes(options, keys=convert.route_keys(request.keys))
+        elif request.all:
+            write = DeleteRoutes(options)
+        elif is_empty(request.selector):
+            raise convert.invalid(Reason.INVALID_VALUE, "selector", "", "is empty and would match everything: say all = true")
+        else:
+            write = DeleteRoutes(options, matches=matcher(request.selector))
+        return rs.DeleteRoutesResponse(result=await self._write(write, context, every=False))
+
+    async def replace_routes(
+        self,
+        requests: AsyncIterator[rs.ReplaceRoutesRequest],
+        context: Context,
+        caller: Caller,
+    ) -> rs.ReplaceRoutesResponse:
+        """Make an owner's routes exactly the given set."""
+        first = await anext(aiter(requests), None)
+        header = convert.replace_header(first)
+        options = write_options(header.options, caller)
+        convert.check_cookie(header.cookie, "header.cookie")
+        routes: dict[bytes, Route] = {}
+        received = 0
+        async for request in requests:
+            if request.WhichOneof("part") != "chunk":
+                raise convert.invalid(Reason.INVALID_VALUE, "part", request.WhichOneof("part"), "after the header come chunks alone")
+            for at in range(0, len(request.chunk.routes), BATCH):
+                part = self._reader.read(request.chunk.routes[at : at + BATCH], options.owner, received)
+                received += len(part)
+                for route in part:
+                    if routes.setdefault(route.key, route) is not route:
+                        raise _duplicate(route.key)
+                if header.cookie:
+                    _check_cookies(part, header.cookie, received - len(part))
+                await asyncio.sleep(0)
+        write = ReplaceRoutes(options, routes, header.cookie, header.allow_empty, header.max_deletions)
+        return rs.ReplaceRoutesResponse(result=await self._write(write, context, every=header.return_changes))
+
+    async def list_routes(
+        self, request: rs.ListRoutesRequest, _context: Context, _caller: Caller
+    ) -> AsyncIterator[rs.ListRoutesResponse]:
+        """List routes: the intents are those of one revision, the states those of the moment when a chunk is made."""
+        test = matcher(request.selector)
+        sample = await self._sample(request)
+        await self._daemon.steady()
+        revision = self._daemon.engine.revision
+        chosen = list(self._daemon.engine.desired.routes.values())
+        if test is not None:
+            chosen = await _matching(chosen, test)
+        foreign = self._foreign(request, sample) if request.learned and sample is not None else []
+        total = len(chosen) + len(foreign)
+        limit = request.limit or total
+        first = True
+        presenter = present.RoutePresenter(sample if request.counters else None)
+        for part in _slices(chosen[:limit]):
+            yield rs.ListRoutesResponse(
+                routes=[presenter.present(route) for route in part], revision=revision, total=total if first else 0
+            )
+            first = False
+        rest = foreign[: max(0, limit - len(chosen))]
+        if rest or first:
+            yield rs.ListRoutesResponse(routes=rest, revision=revision, total=total if first else 0)
+
+    async def _sample(self, request: rs.ListRoutesRequest) -> CounterSample | None:
+        if not (request.counters or request.learned):
+            return None
+        max_age = _DEFAULT_MAX_AGE
+        if request.HasField("max_age"):
+            max_age = request.max_age.ToTimedelta().total_seconds()
+            if max_age < 0:
+                raise convert.invalid(Reason.INVALID_VALUE, "max_age", request.max_age.ToJsonString(), "a duration from 0s up")
+        return await self._daemon.counters(max_age)
+
+    def _foreign(self, request: rs.ListRoutesRequest, sample: CounterSample) -> list[t.Route]:
+        """What is in the kernel and wanted by nobody; a selector by owner, group, source, table or state applies."""
+        routes, selector = [], request.selector
+        test = matcher(selector)
+        by_index = self._daemon.engine.world.by_index
+        for key, (iif, oifs), _ in sample.foreign:
+            name = by_index[iif].name if iif in by_index else ""
+            named = [(by_index[i].name, ttl) for i, ttl in oifs if i in by_index]
+            if test is not None and not test(convert.foreign_route(key, name, named)):
+                continue
+            routes.append(present.foreign(key, name, named, sample))
+        return routes
+
+    async def _write(self, write: Write, context: Context, *, every: bool) -> rs.WriteResult:
+        outcome = await self._daemon.write(write)
+        tried = not write.options.validate_only
+        if tried and write.options.all_or_nothing:
+            await self._undo_if_failed(write, outcome)
+        result, omitted = present.write_result(outcome, every=every, tried=tried)
+        if omitted:
+            context.set_trailing_metadata(((OMITTED, str(omitted)),))
+        return result
+
+    async def _undo_if_failed(self, write: Write, outcome: Outcome) -> None:
+        for change in outcome.changes:
+            if change.after is not None and change.after.state is RouteState.FAILED:
+                problem = change.after.problem or change.after.fate.problem
+                await self._daemon.undo(write, outcome)
+                if problem is not None:
+                    text = f"item {change.id}: {problem.message}; everything was put back as it was"
+                    raise McastdError(problem.reason, text, **problem.metadata)
+
+
+async def _matching(routes: list[Route], test: Test) -> list[Route]:
+    out: list[Route] = []
+    for part in _slices(routes):
+        out.extend(filter(test, part))
+        await asyncio.sleep(0)
+    return out
+
+
+def _slices(routes: list[Route]) -> Iterator[list[Route]]:
+    for at in range(0, len(routes), BATCH):
+        yield routes[at : at + BATCH]
+
+
+def _duplicate(key: bytes) -> McastdError:
+    table, group, source = split_key(key)
+    text = f"{key_text(key)} is in the set twice: a set holds each (S,G) once"
+    return McastdError(
+        Reason.DUPLICATE_ROUTE, text, group=address_text(group), source=address_text(source), table=table
+    )
+
+
+def _check_cookies(part: list[Route], cookie: str, first: int) -> None:
+    for at, route in enumerate(part, first):
+        if route.cookie != cookie:
+            text = f"differs from header.cookie {cookie!r}, which narrows the scope: every route sent must carry it"
+            raise convert.invalid(Reason.INVALID_VALUE, f"routes[{at}].cookie", route.cookie, text)

@@ -1,0 +1,98 @@
+"""Selectors: a message turned into a test of a route."""
+
+from collections.abc import Callable
+
+from mcast.v1 import types_pb2 as t
+
+from mcastd.api.convert import invalid, read_table
+from mcastd.model.address import Family, pack_address, split_key
+from mcastd.model.errors import Reason
+from mcastd.model.interface import glob_matcher, is_glob
+from mcastd.model.route import Route, RouteState
+
+_STATES = frozenset(int(state) for state in RouteState)
+
+Test = Callable[[Route], bool]
+
+
+def is_empty(selector: t.Selector) -> bool:
+    """Whether it matches everything."""
+    return not selector.ListFields()
+
+
+def matcher(selector: t.Selector) -> Test | None:
+    """A test that holds for the routes that match; None = every route does."""
+    tests: list[Test] = []
+    if selector.owner:
+        owner = selector.owner
+        tests.append(lambda route: route.owner == owner)
+    if selector.cookie:
+        cookie = selector.cookie
+        tests.append(lambda route: route.cookie == cookie)
+    if selector.HasField("table"):
+        numbers = {read_table(selector.table, family, "selector") for family in Family}
+        tests.append(lambda route: int.from_bytes(route.key[:4], "big") in numbers)
+    for field, part, text in (("group", 1, selector.group), ("source", 2, selector.source)):
+        if text:
+            tests.append(_inside(*_prefix(text, f"selector.{field}"), part))
+    if selector.interface:
+        tests.append(_uses(selector.interface))
+    if selector.states:
+        tests.append(_in_states(list(selector.states)))
+    if not tests:
+        return None
+    if len(tests) == 1:
+        return tests[0]
+    return lambda route: all(test(route) for test in tests)
+
+
+def _prefix(text: str, field: str) -> tuple[bytes, int]:
+    """Packed address and prefix length in bits."""
+    address, slash, length = text.partition("/")
+    reason = Reason.INVALID_GROUP if field.endswith("group") else Reason.INVALID_SOURCE
+    try:
+        packed = pack_address(address)
+    except ValueError:
+        raise invalid(reason, field, text, "is no IPv4 or IPv6 address or prefix") from None
+    bits = 8 * len(packed)
+    if not slash:
+        return packed, bits
+    if not length.isascii() or not length.isdigit() or int(length) > bits:
+        raise invalid(reason, field, text, f"has no prefix length from 0 to {bits}")
+    return packed, int(length)
+
+
+def _inside(packed: bytes, length: int, part: int) -> Test:
+    size, drop = len(packed), 8 * len(packed) - length
+    wanted = int.from_bytes(packed, "big") >> drop
+
+    def test(route: Route) -> bool:
+        address = split_key(route.key)[part]
+        return isinstance(address, bytes) and len(address) == size and int.from_bytes(address, "big") >> drop == wanted
+
+    return test
+
+
+def _uses(interface: str) -> Test:
+    match = glob_matcher(interface).match if is_glob(interface) else None
+
+    def named(name: str) -> bool:
+        return name == interface if match is None else match(name) is not None
+
+    def test(route: Route) -> bool:
+        return (
+            named(route.paths.iif)
+            or any(named(oif.interface) for oif in route.paths.oifs)
+            or any(named(name) for name in route.fate.installed_oifs)
+        )
+
+    return test
+
+
+def _in_states(states: list[int]) -> Test:
+    unknown = [s for s in states if s not in _STATES]
+    if unknown:
+        names = ", ".join(state.name.lower() for state in RouteState)
+        raise invalid(Reason.INVALID_VALUE, "selector.states", unknown[0], f"is a state that this version does not know ({names})")
+    wanted = frozenset(states)
+    return lambda route: int(route.state) in wanted

@@ -1,0 +1,171 @@
+"""The executor: carries out the engine's effects, one step at a time, and tells it what came of them.
+
+There is one, and it alone calls the kernel for changes: so the engine's picture of the kernel is that of one writer.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from mcastd.core.engine import Engine
+from mcastd.core.plan import Work
+from mcastd.kernel.mroute import Mroute
+from mcastd.model.address import Family
+from mcastd.model.effect import AddVif, DeleteMfc, DelVif, Effect, OpenTable, ProgramMfc, SetVifMap
+from mcastd.model.errors import KernelRefused, McastdError, Problem, Reason
+from mcastd.telemetry.metrics import Metrics
+
+INLINE = 16
+"""Entries that are programmed at once (about 40 µs); more go to a thread, which costs some 60 µs but stalls nobody."""
+
+RETRY_SECONDS = 5.0
+"""How often what the kernel refused is tried again, beside the tries when interfaces change."""
+
+_log = logging.getLogger(__name__)
+
+
+class TablePort(Protocol):
+    """What the executor asks of the keeper."""
+
+    async def set_vif_map(self, table: int, family: Family, entries: tuple[tuple[int, int, str], ...]) -> None:
+        """Returns when the keeper has the map and has passed on every upcall that was queued before."""
+
+    async def open_table(self, table: int) -> Mapping[Family, Mroute]:
+        """Open a table's sockets; McastdError if that can't be."""
+
+
+class Executor:
+    """Runs the engine's plan whenever there is anything in it."""
+
+    def __init__(self, engine: Engine, keeper: TablePort, tables: dict[tuple[int, Family], Mroute], metrics: Metrics) -> None:
+        """Work on these tables; `tables` grows as tables are opened."""
+        self._engine = engine
+        self._keeper = keeper
+        self._tables = tables
+        self._metrics = metrics
+        self._wake = asyncio.Event()
+        self._quiet = asyncio.Event()
+        self._waiting: dict[Work, asyncio.Future[None]] = {}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
+
+    def wake(self) -> None:
+        """There may be something to do."""
+        self._quiet.clear()
+        self._wake.set()
+
+    async def done(self, work: Work) -> None:
+        """Wait until every key of a work has been seen to."""
+        if not work.finished:
+            future = self._waiting.setdefault(work, asyncio.get_running_loop().create_future())
+            self.wake()
+            await asyncio.shield(future)
+
+    async def quiet(self) -> None:
+        """Wait until there is nothing to do."""
+        await self._quiet.wait()
+
+    async def run(self) -> None:
+        """Carry out steps until cancelled."""
+        try:
+            while True:
+                await self._drain()
+                self._quiet.set()
+                try:
+                    async with asyncio.timeout(RETRY_SECONDS if self._engine.troubled else None):
+                        await self._wake.wait()
+                except TimeoutError:
+                    self._engine.retry()
+                self._wake.clear()
+        finally:
+            self._thread.shutdown(wait=True)
+
+    async def _drain(self) -> None:
+        engine = self._engine
+        while step := engine.pull(time.time()):
+            for effect in step:
+                result = await self._carry_out(effect)
+                engine.push(effect, result, time.time())
+            self._report()
+            await asyncio.sleep(0)
+        self._report()
+
+    def _report(self) -> None:
+        for work in self._engine.finished():
+            future = self._waiting.pop(work, None)
+            if future is not None and not future.done():
+                future.set_result(None)
+
+    async def _carry_out(self, effect: Effect) -> object:
+        match effect:
+            case ProgramMfc():
+                mroute = self._tables[effect.table, effect.family]
+                packed = [forwarding.packed for forwarding in effect.forwardings]
+                return await self._batch("add_mfc", len(effect.keys), lambda: mroute.program(effect.keys, packed))
+            case DeleteMfc():
+                mroute = self._tables[effect.table, effect.family]
+                return await self._batch("del_mfc", len(effect.keys), lambda: mroute.delete(effect.keys))
+            case SetVifMap():
+                await self._keeper.set_vif_map(effect.table, effect.family, effect.entries)
+                return None
+            case AddVif():
+                mroute = self._tables[effect.table, effect.family]
+                return self._vif("add_vif", effect, lambda: mroute.add_vif(effect.vif, effect.ifindex))
+            case DelVif():
+                mroute = self._tables[effect.table, effect.family]
+                return self._vif("del_vif", effect, lambda: mroute.del_vif(effect.vif))
+            case OpenTable():
+                return await self._open(effect.table)
+
+    async def _batch(self, operation: str, size: int, call: Callable[[], Sequence[int] | None]) -> Sequence[int] | None:
+        if size <= INLINE:
+            errnos = call()
+        else:
+            errnos = await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        self._metrics.kernel_operations.labels(operation).inc(size)
+        for number in errnos or ():
+            if number:
+                self._metrics.kernel_operation_failures.labels(operation, errno.errorcode.get(number, str(number))).inc()
+        return errnos
+
+    def _vif(self, operation: str, effect: AddVif | DelVif, call: Callable[[], None]) -> int:
+        """A VIF's change; its errno. A VIF that is to go may be gone: its link went first."""
+        self._metrics.kernel_operations.labels(operation).inc()
+        try:
+            call()
+        except KernelRefused as exc:
+            self._metrics.kernel_operation_failures.labels(operation, errno.errorcode.get(exc.errno, str(exc.errno))).inc()
+            if not (isinstance(effect, DelVif) and exc.errno == errno.EADDRNOTAVAIL):
+                _log.warning("the kernel refused a VIF", extra={"operation": operation, "vif": effect.vif, "error": str(exc)})
+            return exc.errno
+        _log.debug("a VIF changed", extra={"operation": operation, "vif": effect.vif, "table": effect.table})
+        return 0
+
+    async def _open(self, table: int) -> dict[Family, Problem | None]:
+        """Open what is not open; by family None, or why not."""
+        result: dict[Family, Problem | None] = {f: None for f in Family if (table, f) in self._tables}
+        if len(result) == len(Family):
+            return result
+        try:
+            opened = await self._keeper.open_table(table)
+        except McastdError as exc:
+            _log.warning("a table can't be opened", extra={"table": table, "error": str(exc)})
+            return {f: result.get(f, exc.problem) if f not in result else None for f in Family}
+        for family in Family:
+            if family in opened and (table, family) not in self._tables:
+                self._tables[table, family] = opened[family]
+            if (table, family) in self._tables:
+                result[family] = None
+            else:
+                result[family] = unsupported(family)
+        return result
+
+
+def unsupported(family: Family) -> Problem:
+    """Why a family has no sockets although the keeper opened the table."""
+    text = f"the kernel has no multicast routing for {family.name} ({os.uname().release}): IP_MROUTE or IPV6_MROUTE is missing"
+    return Problem(Reason.KERNEL_ERROR, text, {"call": "MRT_INIT", "errno": str(errno.ENOPROTOOPT)})

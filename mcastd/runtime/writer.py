@@ -1,0 +1,163 @@
+"""The writer: the one path of every write. Prepare on a draft, make durable, put in force, wait for the kernel.
+
+Writes that come while the disk is busy are prepared on one draft and go to it in one transaction (group commit).
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from mcastd.core.engine import Engine
+from mcastd.core.plan import Work
+from mcastd.core.prepare import prepare
+from mcastd.model.errors import McastdError, Reason
+from mcastd.model.write import Outcome, Write
+from mcastd.runtime.executor import Executor
+from mcastd.runtime.tasks import cancel, spawn
+from mcastd.store.sqlite import Store
+
+GROUP_MAX = 64
+"""Writes in one transaction."""
+
+_Result = TypeVar("_Result")
+_END = object()
+_Done = asyncio.Future[tuple[Outcome, Work | None]]
+
+_log = logging.getLogger(__name__)
+
+
+class Writer:
+    """Takes writes in the order in which they come."""
+
+    def __init__(self, engine: Engine, store: Store, executor: Executor) -> None:
+        """Write to these."""
+        self._engine = engine
+        self._store = store
+        self._executor = executor
+        self._queue: deque[tuple[Write, _Done]] = deque()
+        self._wake = asyncio.Event()
+        self._steady = asyncio.Event()
+        self._steady.set()
+        self._closed = False
+        self._compaction: asyncio.Task[None] | None = None
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="store")
+
+    async def write(self, write: Write) -> Outcome:
+        """Carry out a write; on return it is on disk and the kernel has answered. McastdError: nothing was changed.
+
+        A caller that is cancelled leaves the write to take its course.
+        """
+        if self._closed:
+            raise McastdError(Reason.SHUTTING_DOWN, "the daemon is ending: try again when it is back")
+        done: _Done = asyncio.get_running_loop().create_future()
+        self._queue.append((write, done))
+        self._wake.set()
+        outcome, work = await done
+        if work is not None:
+            await self._executor.done(work)
+            if _starved(outcome):
+                # A VIF that this very write has freed may still be on its way to them.
+                await self._executor.quiet()
+        return outcome
+
+    async def steady(self) -> None:
+        """Wait until no write is half in force."""
+        await self._steady.wait()
+
+    async def run(self) -> None:
+        """Take writes until cancelled; those that wait then are refused."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._queue:
+                    await self._group([self._queue.popleft() for _ in range(min(len(self._queue), GROUP_MAX))])
+                    self._compact_if_due()
+        finally:
+            self._closed = True
+            for _, done in self._queue:
+                if not done.done():
+                    done.set_exception(McastdError(Reason.SHUTTING_DOWN, "the daemon is ending: the write was not begun"))
+            if self._compaction is not None:
+                await cancel(self._compaction)
+            self._disk.shutdown(wait=True)
+
+    async def _group(self, group: list[tuple[Write, _Done]]) -> None:
+        engine = self._engine
+        draft = engine.draft()
+        prepared: list[tuple[Outcome, _Done]] = []
+        for write, done in group:
+            try:
+                outcome = await _in_slices(prepare(draft, write, engine.routes_max))
+            except McastdError as exc:
+                _fail(done, exc)
+            else:
+                prepared.append((outcome, done))
+        if draft.intents:
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._disk, self._store.commit, draft.intents)
+            except McastdError as exc:
+                _log.exception("a write is refused because it can't be stored")
+                for _, done in prepared:
+                    _fail(done, exc)
+                return
+        for outcome, done in prepared:
+            self._steady.clear()
+            try:
+                work = await _in_slices(engine.commit(outcome.intent)) if outcome.intent else None
+            finally:
+                self._steady.set()
+            self._executor.wake()
+            if not done.done():
+                done.set_result((outcome, work))
+
+    def _compact_if_due(self) -> None:
+        """Rewrite the journal as a snapshot where it has grown long; commits come between its slices.
+
+        Called when no write waits for the disk: what is desired is then just what the journal holds.
+        """
+        if self._compaction is None and self._store.wants_compaction():
+            desired = self._engine.desired
+            slices = self._store.compaction(
+                self._store.mark(), list(desired.routes.values()), list(desired.owners.values()), list(desired.settings.values())
+            )
+            self._compaction = spawn(self._compact(slices), "compaction")
+
+    async def _compact(self, slices: Iterator[None]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while await loop.run_in_executor(self._disk, next, slices, _END) is not _END:
+                pass
+        except McastdError as exc:
+            _log.warning("the journal could not be compacted, and goes on growing", extra={"error": str(exc)})
+        finally:
+            self._compaction = None
+
+
+async def _in_slices(generator: Generator[None, None, _Result]) -> _Result:
+    """Run a generator to its end, letting others run at each of its yields."""
+    while True:
+        try:
+            next(generator)
+        except StopIteration as stop:
+            result: _Result = stop.value
+            return result
+        await asyncio.sleep(0)
+
+
+def _fail(done: _Done, error: McastdError) -> None:
+    if not done.done():
+        done.set_exception(error)
+
+
+def _starved(outcome: Outcome) -> bool:
+    """Whether the write freed anything and some route of it lacks a VIF."""
+    if not (outcome.deleted or outcome.updated):
+        return False
+    routes = [change.after for change in outcome.changes if change.after is not None]
+    routes.extend(route for _, route in outcome.kept)
+    return any(r.fate.problem is not None and r.fate.problem.reason is Reason.VIF_TABLE_FULL for r in routes)
+
