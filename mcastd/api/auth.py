@@ -1,19 +1,15 @@
 """Who may do what: access levels from the contract's options, owners from the caller's socket."""
 
-import re
-
 from google.protobuf import descriptor
+
 from mcast.cli.v1 import options_pb2
 from mcast.v1 import route_service_pb2 as rs
-
 from mcastd.api.convert import invalid
 from mcastd.api.ports import Caller
 from mcastd.model.errors import McastdError, Reason
+from mcastd.model.owner import owner_problem
 from mcastd.model.settings import Access
 from mcastd.model.write import WriteOptions
-
-_OWNER = re.compile(r"[a-z0-9._-]{1,63}")
-_RESERVED = frozenset({"kernel"})
 
 
 def needed(method: descriptor.MethodDescriptor) -> Access:
@@ -25,17 +21,17 @@ def needed(method: descriptor.MethodDescriptor) -> Access:
 def check(caller: Caller, access: Access, what: str) -> None:
     """Refuse a caller whose level is too low."""
     if caller.access < access:
-        text = f"{what} needs {access.name.lower()} access, and this socket gives {caller.access.name.lower()}: use another socket"
+        text = (
+            f"{what} needs {access.name.lower()} access, and this socket gives {caller.access.name.lower()}: use another socket"
+        )
         raise McastdError(Reason.NOT_ALLOWED, text, need=access.name.lower(), have=caller.access.name.lower())
 
 
 def write_options(message: rs.WriteOptions, caller: Caller) -> WriteOptions:
     """The options of a write; another owner than the caller's own, and taking over, need admin access."""
     owner = message.owner or caller.owner
-    if not _OWNER.fullmatch(owner):
-        raise invalid(Reason.INVALID_VALUE, "options.owner", owner, "an owner is 1 to 63 of a-z, 0-9, '.', '_' and '-'")
-    if owner in _RESERVED:
-        raise invalid(Reason.NOT_ALLOWED, "options.owner", owner, "is reserved for what is found in the kernel, and only read")
+    if problem := owner_problem(owner):
+        raise invalid(Reason.INVALID_VALUE, "options.owner", owner, problem)
     if owner != caller.owner:
         check(caller, Access.ADMIN, f"options.owner {owner!r} (the caller's own is {caller.owner!r})")
     if message.take_over:

@@ -10,8 +10,8 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor, message_factory
-from mcast.v1 import route_service_pb2, services_pb2
 
+from mcast.v1 import route_service_pb2, services_pb2
 from mcastd.api import auth
 from mcastd.api.daemon import DaemonService
 from mcastd.api.interfaces import InterfaceService
@@ -62,7 +62,8 @@ def _snake(name: str) -> str:
 
 def _missing(method: descriptor.MethodDescriptor) -> Handler:
     async def missing(_request: object, _context: Context, _caller: Caller) -> None:
-        text = f"{method.containing_service.full_name}/{method.name} comes with a later version of mcastd; GetStatus.features says what this one has"
+        name = f"{method.containing_service.full_name}/{method.name}"
+        text = f"{name} comes with a later version of mcastd; GetStatus.features says what this one has"
         raise McastdError(Reason.NOT_IMPLEMENTED, text, method=method.name)
 
     return missing

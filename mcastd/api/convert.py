@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple
 
 from mcast.v1 import route_service_pb2 as rs
 from mcast.v1 import types_pb2 as t
-
 from mcastd.model.address import Family, is_link_local_group, is_multicast, pack_address, table_prefix
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.interface import is_glob, name_problem
+from mcastd.model.owner import KERNEL_OWNER
 from mcastd.model.route import COOKIE_MAX, TTL_MAX, Fate, Oif, Paths, Route, RouteState
 from mcastd.model.settings import DEFAULT_TABLE_NUMBERS, TABLE_MAX
 from mcastd.model.write import Patch
@@ -23,9 +23,6 @@ OIFS_MAX = 64
 
 GLOB_MAX = 64
 """Characters of a pattern."""
-
-KERNEL_OWNER = "kernel"
-"""Owner of what is in the kernel and wanted by nobody."""
 
 _COMMON_CACHED = 65_536
 
@@ -123,7 +120,9 @@ def patches(messages: Iterable[t.RoutePatch]) -> list[Patch]:
             check_name(name.removeprefix("!"), f"{where}.remove_oifs", glob=True)
         both = {oif.interface for oif in add} & set(message.remove_oifs)
         if both:
-            raise invalid(Reason.INVALID_INTERFACE, f"{where}.remove_oifs", min(both), "is also among add_oifs: say one of the two")
+            raise invalid(
+                Reason.INVALID_INTERFACE, f"{where}.remove_oifs", min(both), "is also among add_oifs: say one of the two"
+            )
         out.append(Patch(key, add, frozenset(message.remove_oifs)))
     return out
 
@@ -151,11 +150,15 @@ def check_oifs(oifs: Sequence[tuple[str, int]], family: Family, field: str) -> t
         if ttl and family is Family.IPV6:
             raise invalid(Reason.INVALID_TTL, f"{where}.ttl_threshold", ttl, "IPv6 has no TTL thresholds: leave it 0")
         if ttl > TTL_MAX:
-            raise invalid(Reason.INVALID_TTL, f"{where}.ttl_threshold", ttl, f"1 to {TTL_MAX}, or 0 for the interface's own threshold")
+            raise invalid(
+                Reason.INVALID_TTL, f"{where}.ttl_threshold", ttl, f"1 to {TTL_MAX}, or 0 for the interface's own threshold"
+            )
         if ttl and name.startswith("!"):
             raise invalid(Reason.INVALID_TTL, f"{where}.ttl_threshold", ttl, "an exclusion has no threshold: leave it 0")
         if by_name.setdefault(name, ttl) != ttl:
-            raise invalid(Reason.INVALID_INTERFACE, f"{where}.interface", name, f"is there twice, with thresholds {by_name[name]} and {ttl}")
+            raise invalid(
+                Reason.INVALID_INTERFACE, f"{where}.interface", name, f"is there twice, with thresholds {by_name[name]} and {ttl}"
+            )
         if f"!{name}" in by_name or (name.startswith("!") and name[1:] in by_name):
             raise invalid(Reason.INVALID_INTERFACE, f"{where}.interface", name, "is both named and excluded: say one of the two")
     return tuple(sorted(Oif(name, ttl) for name, ttl in by_name.items()))
@@ -185,7 +188,10 @@ def _addresses(group: str, source: str, where: str) -> tuple[bytes, bytes]:
     packed_source = _address(source, f"{where}.source", Reason.INVALID_SOURCE, "the address of the sender")
     if len(packed_group) != len(packed_source):
         raise invalid(
-            Reason.FAMILY_MISMATCH, f"{where}.source", source, f"is of another family than group {group!r}: use one family in a route"
+            Reason.FAMILY_MISMATCH,
+            f"{where}.source",
+            source,
+            f"is of another family than group {group!r}: use one family in a route",
         )
     return packed_group, packed_source
 
@@ -215,7 +221,9 @@ def _template(field: str, what: str) -> McastdError:
 def _group_error(packed: bytes, field: str, text: str) -> McastdError:
     if not is_multicast(packed):
         return invalid(Reason.INVALID_GROUP, field, text, "is no multicast address (224.0.0.0/4, ff00::/8)")
-    return invalid(Reason.LINK_LOCAL_GROUP, field, text, "is link-local, which no router forwards (224.0.0.0/24, ff00:: to ff02:: scopes)")
+    return invalid(
+        Reason.LINK_LOCAL_GROUP, field, text, "is link-local, which no router forwards (224.0.0.0/24, ff00:: to ff02:: scopes)"
+    )
 
 
 def _check_source(packed: bytes, field: str, text: str) -> None:
@@ -236,7 +244,9 @@ def _check_rest(message: t.Route, where: str) -> None:
         raise invalid(Reason.INVALID_VALUE, f"{where}.wildcard", message.wildcard, "is a value that this version does not know")
     if message.HasField("idle_timeout"):
         value = message.idle_timeout.ToJsonString()
-        raise invalid(Reason.INVALID_VALUE, f"{where}.idle_timeout", value, "is for templates: an exact (S,G) stays until it is deleted")
+        raise invalid(
+            Reason.INVALID_VALUE, f"{where}.idle_timeout", value, "is for templates: an exact (S,G) stays until it is deleted"
+        )
 
 
 def _route_key(message: t.RouteKey, where: str) -> bytes:

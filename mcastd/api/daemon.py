@@ -1,7 +1,6 @@
 """DaemonService: what the daemon is, and its end."""
 
 from mcast.v1 import services_pb2 as sv
-
 from mcastd.api.ports import Caller, Context, DaemonPort
 from mcastd.api.present import timestamp
 from mcastd.model.errors import McastdError, Reason
@@ -18,9 +17,7 @@ class DaemonService:
         """Serve this daemon."""
         self._daemon = daemon
 
-    async def get_status(
-        self, _request: sv.GetStatusRequest, _context: Context, _caller: Caller
-    ) -> sv.GetStatusResponse:
+    async def get_status(self, _request: sv.GetStatusRequest, _context: Context, _caller: Caller) -> sv.GetStatusResponse:
         """Version, limits, owners."""
         daemon, engine = self._daemon, self._daemon.engine
         desired = engine.desired
@@ -45,9 +42,7 @@ class DaemonService:
             features=FEATURES,
         )
 
-    async def shutdown(
-        self, request: sv.ShutdownRequest, _context: Context, _caller: Caller
-    ) -> sv.ShutdownResponse:
+    async def shutdown(self, request: sv.ShutdownRequest, _context: Context, _caller: Caller) -> sv.ShutdownResponse:
         """End the daemon in order."""
         if request.keep_forwarding:
             text = "keep_forwarding: nothing here would hold the routes for a successor yet: kill the server alone to restart it"

@@ -2,7 +2,6 @@
 
 from mcast.v1 import services_pb2 as sv
 from mcast.v1 import types_pb2 as t
-
 from mcastd.api import convert
 from mcastd.api.auth import write_options
 from mcastd.api.ports import Caller, Context, DaemonPort
@@ -35,13 +34,13 @@ class InterfaceService:
         used = self._routes_by_interface()
         return sv.ListInterfacesResponse(interfaces=[self._interface(name, used) for name in sorted(names)])
 
-    async def set_interface(
-        self, request: sv.SetInterfaceRequest, _context: Context, caller: Caller
-    ) -> sv.SetInterfaceResponse:
+    async def set_interface(self, request: sv.SetInterfaceRequest, _context: Context, caller: Caller) -> sv.SetInterfaceResponse:
         """Pin an interface or set its TTL threshold."""
         options = write_options(request.options, caller)
         if problem := name_problem(request.interface):
-            raise convert.invalid(Reason.INVALID_INTERFACE, "interface", request.interface, f"{problem}: name it as 'ip link' shows it")
+            raise convert.invalid(
+                Reason.INVALID_INTERFACE, "interface", request.interface, f"{problem}: name it as 'ip link' shows it"
+            )
         if is_glob(request.interface):
             raise convert.invalid(Reason.INVALID_INTERFACE, "interface", request.interface, "is a pattern: name one interface")
         if request.HasField("router_discovery"):

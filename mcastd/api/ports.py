@@ -13,7 +13,6 @@ from mcastd.model.route import Counters
 from mcastd.model.settings import Access
 from mcastd.model.write import Outcome, Write
 
-
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 

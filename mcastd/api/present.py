@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 
 from google.protobuf.timestamp_pb2 import Timestamp
+
 from mcast.v1 import route_service_pb2 as rs
 from mcast.v1 import types_pb2 as t
-
-from mcastd.api.convert import KERNEL_OWNER
 from mcastd.api.ports import CounterSample
 from mcastd.model.address import address_text, split_key
 from mcastd.model.errors import Problem
+from mcastd.model.owner import KERNEL_OWNER
 from mcastd.model.route import Action, Route, RouteState
 from mcastd.model.write import Change, Outcome
 

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Iterator
 
 from mcast.v1 import route_service_pb2 as rs
 from mcast.v1 import types_pb2 as t
-
 from mcastd.api import convert, present
 from mcastd.api.auth import write_options
 from mcastd.api.ports import Caller, Context, CounterSample, DaemonPort
@@ -33,9 +32,7 @@ class RouteService:
         self._daemon = daemon
         self._reader = convert.RouteReader()
 
-    async def put_routes(
-        self, request: rs.PutRoutesRequest, context: Context, caller: Caller
-    ) -> rs.PutRoutesResponse:
+    async def put_routes(self, request: rs.PutRoutesRequest, context: Context, caller: Caller) -> rs.PutRoutesResponse:
         """Create or replace routes."""
         options = write_options(request.options, caller)
         convert.too_many(len(request.routes), ITEMS_MAX, "routes")
@@ -46,18 +43,14 @@ class RouteService:
         result = await self._write(PutRoutes(options, routes), context, every=request.return_changes)
         return rs.PutRoutesResponse(result=result)
 
-    async def patch_routes(
-        self, request: rs.PatchRoutesRequest, context: Context, caller: Caller
-    ) -> rs.PatchRoutesResponse:
+    async def patch_routes(self, request: rs.PatchRoutesRequest, context: Context, caller: Caller) -> rs.PatchRoutesResponse:
         """Add or remove outgoing interfaces of existing routes."""
         options = write_options(request.options, caller)
         convert.too_many(len(request.patches), ITEMS_MAX, "patches")
         result = await self._write(PatchRoutes(options, convert.patches(request.patches)), context, every=False)
         return rs.PatchRoutesResponse(result=result)
 
-    async def delete_routes(
-        self, request: rs.DeleteRoutesRequest, context: Context, caller: Caller
-    ) -> rs.DeleteRoutesResponse:
+    async def delete_routes(self, request: rs.DeleteRoutesRequest, context: Context, caller: Caller) -> rs.DeleteRoutesResponse:
         """Delete routes by key, by selector, or all."""
         options = write_options(request.options, caller)
         convert.too_many(len(request.keys), ITEMS_MAX, "keys")
@@ -90,7 +83,9 @@ class RouteService:
         received = 0
         async for request in requests:
             if request.WhichOneof("part") != "chunk":
-                raise convert.invalid(Reason.INVALID_VALUE, "part", request.WhichOneof("part"), "after the header come chunks alone")
+                raise convert.invalid(
+                    Reason.INVALID_VALUE, "part", request.WhichOneof("part"), "after the header come chunks alone"
+                )
             for at in range(0, len(request.chunk.routes), BATCH):
                 part = self._reader.read(request.chunk.routes[at : at + BATCH], options.owner, received)
                 received += len(part)
@@ -187,9 +182,7 @@ def _slices(routes: list[Route]) -> Iterator[list[Route]]:
 def _duplicate(key: bytes) -> McastdError:
     table, group, source = split_key(key)
     text = f"{key_text(key)} is in the set twice: a set holds each (S,G) once"
-    return McastdError(
-        Reason.DUPLICATE_ROUTE, text, group=address_text(group), source=address_text(source), table=table
-    )
+    return McastdError(Reason.DUPLICATE_ROUTE, text, group=address_text(group), source=address_text(source), table=table)
 
 
 def _check_cookies(part: list[Route], cookie: str, first: int) -> None:

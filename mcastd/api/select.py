@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from mcast.v1 import types_pb2 as t
-
 from mcastd.api.convert import invalid, read_table
 from mcastd.model.address import Family, pack_address, split_key
 from mcastd.model.errors import Reason
@@ -93,6 +92,8 @@ def _in_states(states: list[int]) -> Test:
     unknown = [s for s in states if s not in _STATES]
     if unknown:
         names = ", ".join(state.name.lower() for state in RouteState)
-        raise invalid(Reason.INVALID_VALUE, "selector.states", unknown[0], f"is a state that this version does not know ({names})")
+        raise invalid(
+            Reason.INVALID_VALUE, "selector.states", unknown[0], f"is a state that this version does not know ({names})"
+        )
     wanted = frozenset(states)
     return lambda route: int(route.state) in wanted

@@ -7,15 +7,10 @@ from collections.abc import Mapping
 
 from mcastd.keeper.failure import EX_CONFIG, EX_USAGE, CannotRun
 from mcastd.keeper.identity import Identity, gid_exists_here
+from mcastd.model.owner import owner_problem
 from mcastd.model.settings import SOCKET_PATH_MAX, Access, Listen
 
 OPTIONS = ("mode", "group", "access", "owner")
-
-RESERVED_OWNERS = frozenset({"config", "kernel"})
-"""Owners that are not callers: the configuration file, and what was found in the kernel."""
-
-OWNER_MAX = 128
-"""Characters in the name of an owner."""
 
 _SEPARATOR = re.compile(r"\s+|,(?=[\w.-]*:)")
 """Between addresses: blanks, or a comma before the next scheme; other commas start options."""
@@ -48,8 +43,8 @@ def make_listen(origin: str, address: str, options: Mapping[str, str], identity:
     gid = None if group is None else _gid(f"{origin}: group", group, identity)
     if access.upper() not in Access.__members__:
         raise bad(f"{origin}: access", access, f"choose {', '.join(one.name.lower() for one in Access)}")
-    if not owner or len(owner) > OWNER_MAX or owner in RESERVED_OWNERS or not owner.isprintable() or " " in owner:
-        raise bad(f"{origin}: owner", owner, f"choose 1 to {OWNER_MAX} characters without blanks, not config or kernel")
+    if problem := owner_problem(owner):
+        raise bad(f"{origin}: owner", owner, problem)
     mode = _mode(f"{origin}: mode", options["mode"]) if "mode" in options else 0o600 if gid is None else 0o660
     return Listen(_path(origin, address), mode, gid, Access[access.upper()], owner)
 

@@ -14,9 +14,7 @@ BEFORE_US = -1.0
 """Route.installed_at of an entry that was in the kernel when this server started: since when is not known."""
 
 
-def adopt_entries(
-    kernel: KernelTable, routes: Mapping[bytes, Route], entries: Iterable[AdoptedEntry], *, suspect: bool
-) -> Work:
+def adopt_entries(kernel: KernelTable, routes: Mapping[bytes, Route], entries: Iterable[AdoptedEntry], *, suspect: bool) -> Work:
     """Take over the entries of a table; the work holds what is to change.
 
     `suspect`: VIFs have gone since the keeper's map was made. A dump does not tell the bits of VIFs that do not exist, so every

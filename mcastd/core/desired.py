@@ -6,10 +6,9 @@ together (group commit).
 
 from collections.abc import Callable, Iterator
 
+from mcastd.model.owner import CONFIG_OWNER
 from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord, Stored
 from mcastd.model.route import Route
-
-CONFIG_OWNER = "config"
 
 
 class Desired:

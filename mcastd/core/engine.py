@@ -293,7 +293,9 @@ class Engine:
     def _refused(self, key: bytes, route: Route | None, call: str, number: int) -> None:
         self.failed[key] = None
         if route is not None:
-            text = f"the kernel refused {call} of {key_text(key)}: {os.strerror(number)}; it is tried again when interfaces change"
+            text = (
+                f"the kernel refused {call} of {key_text(key)}: {os.strerror(number)}; it is tried again when interfaces change"
+            )
             route.problem = Problem(Reason.KERNEL_ERROR, text, {"errno": str(number), "call": call})
             route.revision = self.next_revision()
 
@@ -303,9 +305,7 @@ class Engine:
         if not number:
             return
         text = f"the kernel made no VIF of {effect.name} in table {effect.table}: {os.strerror(number)}"
-        problem = Problem(
-            Reason.KERNEL_ERROR, text, {"interface": effect.name, "errno": str(number), "call": "MRT_ADD_VIF"}
-        )
+        problem = Problem(Reason.KERNEL_ERROR, text, {"interface": effect.name, "errno": str(number), "call": "MRT_ADD_VIF"})
         self.world.refused[effect.table, effect.family, effect.ifindex] = problem
         work = Work()
         for shape in [*kernel.shapes.values(), *kernel.pins.values()]:

@@ -78,7 +78,8 @@ class _Local:
         """Whether the caller may not touch it; then the item is refused."""
         if route.owner == self.options.owner or self.options.take_over:
             return False
-        text = f"{key_text(route.key)} belongs to owner {route.owner}: ask that owner, or take it over (take_over, needs admin access)"
+        remedy = "ask that owner, or take it over (take_over, needs admin access)"
+        text = f"{key_text(route.key)} belongs to owner {route.owner}: {remedy}"
         self.outcome.refuse(index, Problem(Reason.OWNED_BY_OTHER, text, {"owner": route.owner}), route)
         return True
 
@@ -219,7 +220,9 @@ def _finish(draft: Draft, local: _Local, routes_max: int) -> None:
         intent.deletes = [key for key, route in changed.items() if route is None]
     grown = outcome.created - outcome.deleted
     if grown > 0 and draft.count + grown > routes_max:
-        text = f"{draft.count + grown} routes would be more than the {routes_max} allowed (setting routes_max): nothing was changed"
+        text = (
+            f"{draft.count + grown} routes would be more than the {routes_max} allowed (setting routes_max): nothing was changed"
+        )
         raise McastdError(Reason.ROUTE_LIMIT, text, limit=routes_max, would=draft.count + grown)
     wanted = bool(intent) or options.epoch > draft.owner(options.owner).epoch
     if options.validate_only or not wanted:

@@ -88,9 +88,9 @@ class _Wanted:
 def resolve(shape: Shape, world: World) -> bool:
     """Resolve again: take and give back VIFs, set the shape's fate. Whether its Forwarding changed.
 
-    The state says what holds once the plan is carried out; in a table that is not open (yet) nothing is taken. An interface that is down keeps its VIF and its place in the entry
-    (so that nothing is lost when it comes up) and makes the route PARTIAL. Where anything changed, the shape's revision is
-    set to -1, for the caller to give it the next.
+    The state says what holds once the plan is carried out; in a table that is not open (yet) nothing is taken. An interface
+    that is down keeps its VIF and its place in the entry (so that nothing is lost when it comes up) and makes the route
+    PARTIAL. Where anything changed, the shape's revision is set to -1, for the caller to give it the next.
     """
     vifs, wanted = shape.kernel.vifs, _Wanted()
     before = shape.forwarding, shape.state, shape.installed_oifs, shape.missing, shape.problem

@@ -10,7 +10,7 @@ from mcastd.model.route import Forwarding, Paths
 class KernelTable:
     """One table and family."""
 
-    __slots__ = ("actual", "family", "opened", "problem", "pins", "shapes", "starved", "table", "vifs")
+    __slots__ = ("actual", "family", "opened", "pins", "problem", "shapes", "starved", "table", "vifs")
 
     def __init__(self, table: int, family: Family) -> None:
         """Not open, nothing in it."""

@@ -115,7 +115,9 @@ class Route:
 
     __slots__ = ("cookie", "fate", "installed_at", "key", "monitored", "owner", "paths", "problem", "revision")
 
-    def __init__(self, key: bytes, paths: Paths, owner: str, cookie: str = "", monitored: bool = False, revision: int = 0) -> None:
+    def __init__(
+        self, key: bytes, paths: Paths, owner: str, cookie: str = "", monitored: bool = False, revision: int = 0
+    ) -> None:
         """Make the intent; nothing has become of it yet."""
         self.key = key
         self.paths = paths

@@ -32,7 +32,13 @@ async def adopt(engine: Engine, hello: Hello) -> dict[tuple[int, Family], Mroute
         kernel = engine.tables[table, family]
         _log.info(
             "a table is taken over",
-            extra={"table": table, "family": family.name, "vifs": len(vifs), "entries": len(kernel.actual), "routes_wanted": len(kernel.shapes)},
+            extra={
+                "table": table,
+                "family": family.name,
+                "vifs": len(vifs),
+                "entries": len(kernel.actual),
+                "routes_wanted": len(kernel.shapes),
+            },
         )
     for family in Family:
         if (0, family) not in tables:

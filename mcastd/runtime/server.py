@@ -121,9 +121,7 @@ class _Callbacks:
         )
 
 
-async def _run(
-    settings: Settings, daemon: Daemon, keeper: KeeperClient, links: LinkMonitor, metrics: Metrics, end: _End
-) -> int:
+async def _run(settings: Settings, daemon: Daemon, keeper: KeeperClient, links: LinkMonitor, metrics: Metrics, end: _End) -> int:
     """Start everything, wait for the end, stop everything in order."""
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end.now)
     listeners = Listeners(daemon, settings.listens)

@@ -160,4 +160,3 @@ def _starved(outcome: Outcome) -> bool:
     routes = [change.after for change in outcome.changes if change.after is not None]
     routes.extend(route for _, route in outcome.kept)
     return any(r.fate.problem is not None and r.fate.problem.reason is Reason.VIF_TABLE_FULL for r in routes)
-

@@ -59,7 +59,9 @@ class HttpServer:
         body = words[0] == "GET"
         match words[1].partition("?")[0]:
             case "/metrics":
-                accept = next((v.strip() for k, _, v in (h.partition(":") for h in rest.split("\r\n")) if k.lower() == "accept"), "")
+                accept = next(
+                    (v.strip() for k, _, v in (h.partition(":") for h in rest.split("\r\n")) if k.lower() == "accept"), ""
+                )
                 encode, content_type = choose_encoder(accept)
                 return _response(200, content_type, encode(self._registry), body=body)
             case "/healthz":

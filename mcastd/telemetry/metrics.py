@@ -28,7 +28,10 @@ class Metrics:
         """Every series that is known to exist starts at 0."""
         self.registry = CollectorRegistry()
         self.kernel_operations = Counter(
-            "mcastd_kernel_operations", "Calls that change the kernel's multicast tables (MRT_*), by operation.", ["op"], registry=self.registry
+            "mcastd_kernel_operations",
+            "Calls that change the kernel's multicast tables (MRT_*), by operation.",
+            ["op"],
+            registry=self.registry,
         )
         self.kernel_operation_failures = Counter(
             "mcastd_kernel_operation_failures", "Those of them that the kernel refused.", ["op", "errno"], registry=self.registry
@@ -58,7 +61,13 @@ class EngineCollector(Collector):
         """Routes by state, VIFs, build."""
         build = InfoMetricFamily("mcastd_build", "What runs here.")
         build.add_metric(
-            [], {"version": __version__, "python": platform.python_version(), "kernel": platform.release(), "instance_id": self._instance_id}
+            [],
+            {
+                "version": __version__,
+                "python": platform.python_version(),
+                "kernel": platform.release(),
+                "instance_id": self._instance_id,
+            },
         )
         yield build
         routes = GaugeMetricFamily("mcastd_routes", "Routes that owners want, by state.", labels=["table", "family", "state"])
