@@ -4,6 +4,7 @@ A method without a handler here answers UNIMPLEMENTED with a text that says so. 
 that a method needs finds a handler that refuses: nothing has to be looked up when a call comes.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -19,6 +20,12 @@ from mcastd.api.ports import Caller, Context, DaemonPort
 from mcastd.api.routes import RouteService
 from mcastd.api.status import refuse
 from mcastd.model.errors import McastdError, Reason
+
+UNARY_SECONDS = 30.0
+"""Longest that a unary call may take, whatever deadline the client gave."""
+
+UNARY_SECONDS_MAX = 30.0
+"""How long a call without streams may take, whatever deadline its client has set."""
 
 _FILES = (route_service_pb2.DESCRIPTOR, services_pb2.DESCRIPTOR)
 
@@ -69,20 +76,28 @@ def _missing(method: descriptor.MethodDescriptor) -> Handler:
     return missing
 
 
+class _Undecodable:
+    """Stands for a message that is none of its type; gRPC itself would answer UNKNOWN and log a traceback."""
+
+
 def _method(method: descriptor.MethodDescriptor, handler: Handler, caller: Caller) -> "grpc.RpcMethodHandler[Any, Any]":
     access = auth.needed(method)
+
+    def received(request: Any, context: Context) -> Any:
+        return _messages(request, context, method) if method.client_streaming else _message(request, method)
 
     async def checked(request: object, context: Context) -> Any:
         try:
             auth.check(caller, access, method.name)
-            return await handler(request, context, caller)
+            call = handler(received(request, context), context, caller)
+            return await (call if method.client_streaming else _in_time(call, context))
         except McastdError as exc:
             await refuse(context, exc)
 
     async def checked_stream(request: object, context: Context) -> AsyncIterator[Any]:
         try:
             auth.check(caller, access, method.name)
-            answers = handler(request, context, caller)
+            answers = handler(received(request, context), context, caller)
             if isinstance(answers, Awaitable):
                 await answers
                 return
@@ -100,6 +115,54 @@ def _method(method: descriptor.MethodDescriptor, handler: Handler, caller: Calle
     kind = kinds[method.client_streaming, method.server_streaming]
     return kind(
         checked_stream if method.server_streaming else checked,
-        request_deserializer=message_factory.GetMessageClass(method.input_type).FromString,
+        request_deserializer=_decoder(message_factory.GetMessageClass(method.input_type)),
         response_serializer=message_factory.GetMessageClass(method.output_type).SerializeToString,
     )
+
+
+def _decoder(kind: type[Message]) -> Callable[[bytes], object]:
+    def decode(data: bytes) -> object:
+        try:
+            return kind.FromString(data)
+        except DecodeError:
+            return _Undecodable()
+
+    return decode
+
+
+def _message(request: object, method: descriptor.MethodDescriptor) -> object:
+    if isinstance(request, _Undecodable):
+        text = f"the request is no {method.input_type.full_name}: send what code generated from the contract's proto files makes"
+        raise McastdError(Reason.INVALID_VALUE, text, type=method.input_type.full_name)
+    return request
+
+
+async def _messages(
+    requests: AsyncIterator[object], context: Context, method: descriptor.MethodDescriptor
+) -> AsyncIterator[object]:
+    """The client's messages; ends only where the client has closed its half, not where the client is gone.
+
+    grpc.aio tells a reader of both in the same way, before it cancels the handler: half a set would be taken for the whole.
+    Sending the initial metadata tells them apart, since it fails (or lets the cancellation in) on a call that is over.
+    """
+    async for request in requests:
+        yield _message(request, method)
+    if method.server_streaming:
+        return
+    try:
+        await context.send_initial_metadata(())
+    except grpc.aio.InternalError as exc:
+        raise asyncio.CancelledError("the client is gone") from exc
+
+
+async def _in_time(call: Awaitable[object], context: Context) -> object:
+    """Wait for a unary handler, but not for ever."""
+    try:
+        async with asyncio.timeout(UNARY_SECONDS_MAX) as limit:
+            return await call
+    except TimeoutError:
+        if not limit.expired():
+            raise
+    text = f"there was no answer within {UNARY_SECONDS_MAX:g} s; what was begun goes on: list the routes to see what came of it"
+    await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, text)
+    raise AssertionError("abort returns never")

@@ -35,7 +35,7 @@ class DaemonService:
         return sv.GetStatusResponse(
             version=daemon.info.version,
             instance_id=daemon.info.instance_id,
-            revision=engine.revision,
+            revision=engine.visible_revision,
             start_time=timestamp(daemon.info.start_time),
             limits=limits,
             owners=owners,

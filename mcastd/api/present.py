@@ -19,8 +19,15 @@ CHANGES_BYTES_MAX = 3 * 1024 * 1024
 
 def timestamp(seconds: float) -> Timestamp:
     """A point in time from seconds since the epoch."""
-    whole = int(seconds)
-    return Timestamp(seconds=whole, nanos=int((seconds - whole) * 1e9))
+    message = Timestamp()
+    _set_time(message, seconds)
+    return message
+
+
+def _set_time(message: Timestamp, seconds: float) -> None:
+    """Set field by field: making a message and copying it takes twice as long."""
+    message.seconds = whole = int(seconds)
+    message.nanos = int((seconds - whole) * 1e9)
 
 
 def error(problem: Problem) -> t.Error:
@@ -67,8 +74,7 @@ class RoutePresenter:
         status = message.status
         status.revision = max(route.revision, fate.revision)
         if installed_at > 0:
-            install_time, whole = status.install_time, int(installed_at)
-            install_time.seconds, install_time.nanos = whole, int((installed_at - whole) * 1e9)
+            _set_time(status.install_time, installed_at)
         if problem is not None:
             status.last_error.CopyFrom(error(problem))
         if self._sample is not None:
@@ -102,14 +108,18 @@ def set_counters(message: t.Counters, key: bytes, sample: CounterSample) -> None
     now = sample.counters.get(key)
     if now is None:
         return
-    message.packets, message.bytes, message.wrong_if = now.packets, now.bytes, now.wrong_if
-    message.sample_time.CopyFrom(timestamp(sample.time))
-    if now.packets and now.last_used:
-        message.last_used.CopyFrom(timestamp(now.last_used))
-    before = sample.previous.get(key)
-    if before is not None and sample.interval > 0 and before.packets <= now.packets:
-        message.packet_rate = (now.packets - before.packets) / sample.interval
-        message.byte_rate = (now.bytes - before.bytes) / sample.interval
+    packets, octets, wrong_if, last_used = now
+    if packets:
+        message.packets, message.bytes = packets, octets
+        if last_used:
+            _set_time(message.last_used, last_used)
+        before = sample.previous.get(key)
+        if before is not None and sample.interval > 0 and before.packets <= packets:
+            message.packet_rate = (packets - before.packets) / sample.interval
+            message.byte_rate = (octets - before.bytes) / sample.interval
+    if wrong_if:
+        message.wrong_if = wrong_if
+    _set_time(message.sample_time, sample.time)
 
 
 def foreign(key: bytes, iif: str, oifs: Iterable[tuple[str, int]], sample: CounterSample) -> t.Route:

@@ -105,7 +105,7 @@ class RouteService:
         test = matcher(request.selector)
         sample = await self._sample(request)
         await self._daemon.steady()
-        revision = self._daemon.engine.revision
+        revision = self._daemon.engine.visible_revision
         chosen = list(self._daemon.engine.desired.routes.values())
         if test is not None:
             chosen = await _matching(chosen, test)

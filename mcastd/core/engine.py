@@ -49,6 +49,7 @@ class Engine:
         self.failed: dict[bytes, None] = {}
         """Keys whose last effect the kernel refused."""
         self._queue = WorkQueue()
+        self._visible: int | None = None
         self._turn: Work | None = None
         self._unanswered = 0
         for route in stored.routes.values():
@@ -63,9 +64,19 @@ class Engine:
         self.revision += 1
         return self.revision
 
+    @property
+    def visible_revision(self) -> int:
+        """Revision up to which everything is in force: that of a snapshot. Writes on their way to disk have later ones."""
+        return self.revision if self._visible is None else self._visible
+
     def draft(self) -> Draft:
-        """A draft on top of what is desired now; one at a time, committed or dropped before the next."""
+        """A draft on top of what is desired now; one at a time, committed or dropped, and `settled`, before the next."""
+        self._visible = self.revision
         return Draft(self.desired, self.revision, self.next_revision)
+
+    def settled(self, revision: int | None = None) -> None:
+        """The writes of the draft up to this revision are in force; None = the draft is done with."""
+        self._visible = revision
 
     def commit(self, intent: Intent) -> Generator[None, None, Work]:
         """Put a durable intent in force; yields between slices of BATCH routes, returns the work that programs it."""
@@ -81,6 +92,7 @@ class Engine:
             for route in part:
                 old = desired.put(route)
                 if old is None:
+                    route.installed_at, route.problem = 0.0, None  # A route that is restored had another life.
                     self._join(route)
                 else:
                     route.installed_at = old.installed_at
@@ -126,6 +138,8 @@ class Engine:
         work = Work()
         for family, problem in families.items():
             kernel = self._kernel(table, family)
+            if kernel.opened:
+                continue
             kernel.opened, kernel.problem = problem is None, problem
             for shape in [*kernel.shapes.values(), *kernel.pins.values()]:
                 self._resolve(shape, work)
@@ -134,12 +148,15 @@ class Engine:
     def adopt(self, table: int, family: Family, vifs: Iterable[AdoptedVif], entries: Iterable[AdoptedEntry]) -> None:
         """Take over an open table: the keeper's VIF map and what the kernel holds; plan the difference. Links come before."""
         kernel = self._kernel(table, family)
-        kernel.opened = True
+        kernel.opened, kernel.problem = True, None
         suspect = False
         for vif in vifs:
-            present = vif.present and vif.ifindex in self.world.by_index
+            link = self.world.by_index.get(vif.ifindex)
+            present = vif.present and link is not None and vif.ifindex not in kernel.vifs.by_ifindex
             suspect = suspect or not present
             kernel.vifs.adopt(vif.vif, vif.ifindex, vif.name, present=present)
+            if link is not None:
+                kernel.vifs.rename(vif.ifindex, link.name)
         for shape in [*kernel.shapes.values(), *kernel.pins.values()]:
             self._resolve(shape, Work())
         self.enqueue(adopt_entries(kernel, self.desired.routes, entries, suspect=suspect))
@@ -149,7 +166,10 @@ class Engine:
         kernel = self._kernel_of(key)
         if kernel is None or key not in kernel.actual:
             return False
-        kernel.deleted(key)
+        kernel.doubt(key)
+        route = self.desired.routes.get(key)
+        if route is not None:
+            route.installed_at = 0.0
         self.enqueue(Work((key,)))
         return True
 
@@ -158,16 +178,17 @@ class Engine:
         work = Work(self.failed)
         refused, self.world.refused = self.world.refused, {}
         for table, family, _ in refused:
-            for shape in self.tables[table, family].shapes.values():
+            kernel = self.tables[table, family]
+            for shape in [*kernel.shapes.values(), *kernel.pins.values()]:
                 self._resolve(shape, work)
         for kernel in self.tables.values():
-            kernel.problem = None if kernel.shapes or kernel.pins else kernel.problem
+            kernel.problem = None
         self.enqueue(work)
 
     @property
     def troubled(self) -> bool:
         """Whether there is anything for `retry`."""
-        return bool(self.failed or self.world.refused or any(k.problem for k in self.tables.values()))
+        return bool(self.failed or self.world.refused or any(k.problem and k.wanted for k in self.tables.values()))
 
     # --- effects -----------------------------------------------------------------------------------------------------
 
@@ -177,7 +198,7 @@ class Engine:
             if kernel.opened:
                 if step := self._vif_step(kernel):
                     return step
-            elif kernel.problem is None:
+            elif kernel.problem is None and kernel.wanted:
                 return [OpenTable(kernel.table)]
         while (turn := self._queue.next()) is not None:
             work, keys = turn
@@ -245,9 +266,10 @@ class Engine:
             if want is None:
                 if have is not None:
                     deletes.setdefault(kernel, []).append(key)
+                elif key in self.failed:
+                    self._recovered(key, route)
             elif have is want or (have is not None and have.packed == want.packed):
-                if route is not None and (route.problem is not None or not route.installed_at):
-                    self._in_force(route, now)
+                self._in_force(key, route, now)
             else:
                 batch = programs.get(kernel)
                 if batch is None:
@@ -266,8 +288,7 @@ class Engine:
                 self._refused(key, route, "MRT_ADD_MFC", errnos[at])
                 continue
             kernel.programmed(key, forwarding)
-            if route is not None and (route.problem is not None or not route.installed_at):
-                self._in_force(route, now)
+            self._in_force(key, route, now)
 
     def _deleted(self, effect: DeleteMfc, errnos: Errnos) -> None:
         kernel, routes = self.tables[effect.table, effect.family], self.desired.routes
@@ -277,18 +298,24 @@ class Engine:
                 self._refused(key, route, "MRT_DEL_MFC", errnos[at])
                 continue
             kernel.deleted(key)
-            self.failed.pop(key, None)
             if route is not None:
-                route.installed_at, route.problem = 0.0, None
+                route.installed_at = 0.0
+            if key in self.failed:
+                self._recovered(key, route)
 
-    def _in_force(self, route: Route, now: float) -> None:
+    def _in_force(self, key: bytes, route: Route | None, now: float) -> None:
         """The kernel has the route's entry."""
-        if not route.installed_at:
+        if route is not None and not route.installed_at:
             route.installed_at = now
-        if route.problem is not None:
+        if key in self.failed:
+            self._recovered(key, route)
+
+    def _recovered(self, key: bytes, route: Route | None) -> None:
+        """What the kernel refused last is done, or not wanted any more."""
+        del self.failed[key]
+        if route is not None and route.problem is not None:
             route.problem = None
             route.revision = self.next_revision()
-            self.failed.pop(route.key, None)
 
     def _refused(self, key: bytes, route: Route | None, call: str, number: int) -> None:
         self.failed[key] = None
@@ -301,8 +328,7 @@ class Engine:
 
     def _vif_added(self, effect: AddVif, number: int) -> None:
         kernel = self.tables[effect.table, effect.family]
-        kernel.vifs.added(effect.vif, number)
-        if not number:
+        if not kernel.vifs.added(effect.vif, number):
             return
         text = f"the kernel made no VIF of {effect.name} in table {effect.table}: {os.strerror(number)}"
         problem = Problem(Reason.KERNEL_ERROR, text, {"interface": effect.name, "errno": str(number), "call": "MRT_ADD_VIF"})

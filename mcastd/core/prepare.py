@@ -229,7 +229,7 @@ def _finish(draft: Draft, local: _Local, routes_max: int) -> None:
         outcome.revision = draft.revision
         intent.clear()
         return
-    outcome.revision = draft.next_revision()
+    outcome.revision = draft.revision = draft.next_revision()
     for route in intent.puts:
         route.revision = outcome.revision
     intent.settings = [replace(s, revision=outcome.revision) for s in intent.settings]

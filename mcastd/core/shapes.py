@@ -100,12 +100,11 @@ def resolve(shape: Shape, world: World) -> bool:
     forwarding: Forwarding | None = None
     installed: list[str] = []
     if iif is not None and shape.kernel.opened:
-        _acquire(shape, [iif.ifindex, *wanted.ttls], world, wanted)
+        # Without the iif nothing is taken: numbers that come and go unused would feed the starved, this shape among them, for ever.
+        _acquire(shape, [iif.ifindex], world, wanted)
         parent = shape.held.get(iif.ifindex)
-        if parent is None:
-            wanted.missing = [shape.paths.iif]
-            release(shape)
-        else:
+        if parent is not None:
+            _acquire(shape, wanted.ttls, world, wanted)
             ttls = {shape.held[i]: ttl for i, ttl in wanted.ttls.items() if i in shape.held}
             installed = [world.by_index[i].name for i in wanted.ttls if i in shape.held]
             forwarding = vifs.intern(*pack_forwarding(vifs.family, parent, ttls))

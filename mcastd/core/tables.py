@@ -28,6 +28,11 @@ class KernelTable:
         self.starved: dict[Shape, None] = {}
         """Shapes that lack a VIF, in the order in which they came."""
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anything lives here."""
+        return bool(self.shapes or self.pins)
+
     def programmed(self, key: bytes, forwarding: Forwarding) -> None:
         """The kernel took an entry."""
         old = self.actual.get(key)
@@ -35,6 +40,10 @@ class KernelTable:
         self.vifs.entry_added(forwarding)
         if old is not None:
             self.vifs.entry_removed(old)
+
+    def doubt(self, key: bytes) -> None:
+        """Whether the kernel still has the entry is not known: write or delete it again. It counts with all numbers it named."""
+        self.programmed(key, Forwarding(b"", self.actual[key].vifs))
 
     def deleted(self, key: bytes) -> None:
         """The kernel has the entry no more."""

@@ -4,11 +4,14 @@ Life of a number:
 
     FREE -> ADDING -> ACTIVE -> RETIRING -> DRAINING -> FREE
               |         |           | a route wants the interface again: back to ACTIVE
-              `---------+-----------+-> DEAD (the link is gone, and the kernel's VIF with it) -> DRAINING -> FREE
+              `---------+-----------+-> DEAD (the link is gone, and the kernel's VIF with it; or none was made)
+                                          -> DRAINING -> FREE
 
 A number leaves RETIRING and DEAD only when no MFC entry in the kernel names it any more: entries keep the bit of a VIF that
-is gone, and a re-used number would send their stream out of an interface that no route names. It leaves DRAINING when the
-keeper has acknowledged a map without it, so that no queued upcall is taken for one of the next interface.
+is gone, and a re-used number would send their stream out of an interface that no route names. Both end with a DelVif: where the
+link came back under its old ifindex (as after a visit to another namespace) before we knew that it had gone, a VIF that was
+being added then is there, for an interface whose next VIF has another number. It leaves DRAINING when the keeper has
+acknowledged a map without it, so that no queued upcall is taken for one of the next interface.
 """
 
 from enum import Enum
@@ -109,34 +112,28 @@ class VifTable:
         """Numbers that the kernel has yet to be given."""
         return [n for n, slot in enumerate(self.slots) if slot is not None and slot.state is VifState.ADDING]
 
-    def added(self, number: int, errno: int) -> None:
-        """Result of adding: on an error the number goes, and the caller resolves the interface's users again."""
+    def added(self, number: int, errno: int) -> bool:
+        """Result of adding; whether it is an error that counts: then the number goes, and the interface's users have none."""
         slot = self._slot(number)
         if slot.state is not VifState.ADDING:
-            return  # The link went while the call was under way, and the kernel's VIF with it.
+            return False  # The link went while the call was under way: whatever came of it is not about its successor.
         if errno:
-            self._leave(number, VifState.DRAINING)
+            self._leave(number, VifState.DEAD)
         else:
             slot.state = VifState.ACTIVE if slot.users else VifState.RETIRING
+        return bool(errno)
 
     def to_delete(self) -> list[int]:
-        """Retiring numbers that no entry names any more; dead ones go to DRAINING at once."""
-        out = []
-        for n, slot in enumerate(self.slots):
-            if slot is None or self._bits[n]:
-                continue
-            if slot.state is VifState.RETIRING:
-                out.append(n)
-            elif slot.state is VifState.DEAD:
-                slot.state = VifState.DRAINING
-                self.map_stale = True
-        return out
+        """Retiring and dead numbers that no entry names any more."""
+        going = {VifState.RETIRING, VifState.DEAD}
+        return [n for n, slot in enumerate(self.slots) if slot is not None and slot.state in going and not self._bits[n]]
 
     def deleted(self, number: int) -> None:
         """The kernel no longer has it (whatever it answered: EADDRNOTAVAIL means that it was gone already)."""
         slot = self._slot(number)
-        if slot.state is VifState.RETIRING:
+        if slot.state in {VifState.RETIRING, VifState.DEAD}:
             self._leave(number, VifState.DRAINING)
+            self.map_stale = True
         elif slot.state is VifState.ACTIVE:
             # Wanted again while the call was under way: make it anew.
             slot.state = VifState.ADDING
@@ -193,7 +190,6 @@ class VifTable:
         slot.users = 0
         if self.by_ifindex.get(slot.ifindex) == number:
             del self.by_ifindex[slot.ifindex]
-        self.map_stale = True
 
     def _slot(self, number: int) -> Vif:
         slot = self.slots[number]

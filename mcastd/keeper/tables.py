@@ -100,7 +100,7 @@ class Tables:
         if table in DEFAULT_TABLE_NUMBERS:
             raise McastdError(Reason.INVALID_VALUE, f"table {table} is the default table, which is called 0", table=table)
         if (table, Family.IPV4) not in self._sockets:
-            if len(self._sockets) >= TABLES_MAX * len(self._families):
+            if len(self._sockets) >= (TABLES_MAX + 1) * len(self._families):
                 raise McastdError(Reason.TOO_MANY_ITEMS, f"{TABLES_MAX} tables are open already", limit=TABLES_MAX)
             try:
                 for family in self._families:

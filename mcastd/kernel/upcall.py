@@ -3,11 +3,13 @@
 import os
 import socket
 import struct
-from enum import IntEnum
 from typing import Any, NamedTuple
 
 from mcastd.kernel._native import ffi, lib
 from mcastd.model.address import Family
+from mcastd.model.event import UpcallKind
+
+__all__ = ["LIMIT_MAX", "Received", "Upcall", "UpcallKind", "decode", "receive"]
 
 LIMIT_MAX = 4096
 """Packets in one call of `receive`."""
@@ -15,19 +17,6 @@ LIMIT_MAX = 4096
 # MR_UPCALL bytes as native/upcall.c writes them: kind, VIF, group, source.
 _RECORD = {Family.IPV4: struct.Struct("=BxH4s12x4s12x"), Family.IPV6: struct.Struct("=BxH16s16s")}
 _RECORD_SIZE = lib.MR_UPCALL
-
-
-class UpcallKind(IntEnum):
-    """What the kernel reports; the same numbers in linux/mroute.h and linux/mroute6.h."""
-
-    NOCACHE = lib.IGMPMSG_NOCACHE
-    """A packet of an (S,G) without entry; the packet waits."""
-    WRONGVIF = lib.IGMPMSG_WRONGVIF
-    """A packet on another interface than its entry's; at most one report in 3 s and entry."""
-    WHOLEPKT = lib.IGMPMSG_WHOLEPKT
-    """A packet for the register VIF (which mcastd never makes)."""
-    WRVIFWHOLE = lib.IGMPMSG_WRVIFWHOLE
-    """WRONGVIF with the packet (which mcastd never asks for)."""
 
 
 class Upcall(NamedTuple):
@@ -46,8 +35,8 @@ class Received(NamedTuple):
     upcalls: list[Upcall]
     lost: int
     """Packets that the kernel had dropped at a full buffer when the last one read was queued, since the socket was made and
-    modulo 2**32; 0 = nothing read says so. It never falls: keep the greatest. At most so many were
-    upcalls: while the buffer is full the kernel counts IGMP or ICMPv6 packets here too, before it asks the filter (measured)."""
+    modulo 2**32; 0 = nothing read says so. It never falls: keep the greatest. At most so many were upcalls: while the buffer is
+    full, IGMP and ICMPv6 packets are counted too, since the kernel looks at the buffer before it asks the filter (measured)."""
     garbage: int
     """Packets that were no upcalls: the socket has no filter, or the kernel speaks another language."""
 

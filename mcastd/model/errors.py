@@ -15,6 +15,7 @@ class Code(IntEnum):
     """Status codes by the numbers of google.rpc.Code, which the contract's Error.code uses."""
 
     INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
     NOT_FOUND = 5
     ALREADY_EXISTS = 6
     PERMISSION_DENIED = 7
@@ -53,6 +54,7 @@ class Reason(StrEnum):
     MROUTE_SOCKET_BUSY = "MROUTE_SOCKET_BUSY"
     STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
     SHUTTING_DOWN = "SHUTTING_DOWN"
+    TIMEOUT = "TIMEOUT"
     NOT_IMPLEMENTED = "NOT_IMPLEMENTED"
     KERNEL_ERROR = "KERNEL_ERROR"
 
@@ -83,6 +85,7 @@ CODES: Mapping[Reason, Code] = MappingProxyType(
         Reason.MROUTE_SOCKET_BUSY: Code.UNAVAILABLE,
         Reason.STORE_UNAVAILABLE: Code.UNAVAILABLE,
         Reason.SHUTTING_DOWN: Code.UNAVAILABLE,
+        Reason.TIMEOUT: Code.DEADLINE_EXCEEDED,
         Reason.NOT_IMPLEMENTED: Code.UNIMPLEMENTED,
         Reason.KERNEL_ERROR: Code.INTERNAL,
     }

@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from mcastd.core.desired import Draft
 from mcastd.core.engine import Engine
 from mcastd.core.plan import Work
 from mcastd.core.prepare import prepare
@@ -24,7 +25,7 @@ GROUP_MAX = 64
 
 _Result = TypeVar("_Result")
 _END = object()
-_Done = asyncio.Future[tuple[Outcome, Work | None]]
+_Done = asyncio.Future[tuple[Outcome, list[Work]]]
 
 _log = logging.getLogger(__name__)
 
@@ -55,12 +56,12 @@ class Writer:
         done: _Done = asyncio.get_running_loop().create_future()
         self._queue.append((write, done))
         self._wake.set()
-        outcome, work = await done
-        if work is not None:
+        outcome, works = await done
+        for work in works:
             await self._executor.done(work)
-            if _starved(outcome):
-                # A VIF that this very write has freed may still be on its way to them.
-                await self._executor.quiet()
+        if works and _starved(outcome):
+            # A VIF that this very write has freed may still be on its way to them.
+            await self._executor.quiet()
         return outcome
 
     async def steady(self) -> None:
@@ -86,8 +87,14 @@ class Writer:
             self._disk.shutdown(wait=True)
 
     async def _group(self, group: list[tuple[Write, _Done]]) -> None:
+        draft = self._engine.draft()
+        try:
+            await self._on_draft(draft, group)
+        finally:
+            self._engine.settled()
+
+    async def _on_draft(self, draft: Draft, group: list[tuple[Write, _Done]]) -> None:
         engine = self._engine
-        draft = engine.draft()
         prepared: list[tuple[Outcome, _Done]] = []
         for write, done in group:
             try:
@@ -108,11 +115,18 @@ class Writer:
             self._steady.clear()
             try:
                 work = await _in_slices(engine.commit(outcome.intent)) if outcome.intent else None
+                if outcome.intent:
+                    engine.settled(outcome.revision)
             finally:
                 self._steady.set()
+            works = [work] if work is not None else []
+            if late := [route.key for _, route in outcome.kept if not route.installed_at and route.fate.forwarding is not None]:
+                # As asked already, but the kernel has yet to answer: for an earlier write, or after a refusal.
+                works.append(Work(late))
+                engine.enqueue(works[-1])
             self._executor.wake()
             if not done.done():
-                done.set_result((outcome, work))
+                done.set_result((outcome, works))
 
     def _compact_if_due(self) -> None:
         """Rewrite the journal as a snapshot where it has grown long; commits come between its slices.
