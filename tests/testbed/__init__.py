@@ -14,6 +14,6 @@ Works as root and in a user namespace (`become_able`). Nothing has a name outsid
 from tests.testbed.bed import Port, Star, Testbed
 from tests.testbed.namespace import Namespace
 from tests.testbed.rights import become_able
-from tests.testbed.traffic import Capture, Flow, Receiver, Sender
+from tests.testbed.traffic import Capture, Direction, Flow, Receiver, Sender
 
-__all__ = ["Capture", "Flow", "Namespace", "Port", "Receiver", "Sender", "Star", "Testbed", "become_able"]
+__all__ = ["Capture", "Direction", "Flow", "Namespace", "Port", "Receiver", "Sender", "Star", "Testbed", "become_able"]

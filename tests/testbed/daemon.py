@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import grpc
@@ -29,8 +29,20 @@ _OPTIONS = (("grpc.max_receive_message_length", 4 << 20), ("grpc.max_reconnect_b
 class McastdProcess:
     """`mcastd serve` in a namespace, with a socket and a state directory of its own; use it as a context."""
 
-    def __init__(self, namespace: Namespace, directory: Path | None = None, *arguments: str, ready: bool = True) -> None:
-        """Start it; with `ready` wait until it serves. `directory` holds socket and state, and outlives it."""
+    def __init__(
+        self,
+        namespace: Namespace,
+        directory: Path | None = None,
+        *arguments: str,
+        ready: bool = True,
+        prefix: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        """Start it; with `ready` wait until it serves. `directory` holds socket and state, and outlives it.
+
+        `prefix` is a command that executes another ("unshare -m"); the program is looked for in `cwd` first.
+        """
         self.namespace = namespace
         self._made = tempfile.TemporaryDirectory(prefix="mcastd-test-") if directory is None else None
         self.directory = Path(self._made.name) if self._made else directory or Path()
@@ -39,9 +51,12 @@ class McastdProcess:
         self.state_dir = self.directory / "state"
         self.log_path = self.directory / "log"
         self._log = self.log_path.open("ab")
-        command = [sys.executable, "-m", "mcastd.cli", "serve", "--listen", f"unix:{self.socket}", "--state-dir", str(self.state_dir)]
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("MCASTD_")} | {"PYTHONFAULTHANDLER": "1"}
-        self.process = namespace.popen([*command, *arguments], stderr=self._log, stdin=subprocess.DEVNULL, env=environment)
+        places = ["--listen", f"unix:{self.socket}", "--state-dir", str(self.state_dir)]
+        command = [*prefix, sys.executable, "-m", "mcastd.cli", "serve", *places, *arguments]
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("MCASTD_")} | {"PYTHONFAULTHANDLER": "1"}
+        self.process = namespace.popen(
+            command, stderr=self._log, stdin=subprocess.DEVNULL, env={**inherited, **(environment or {})}, cwd=cwd
+        )
         self.channel = grpc.insecure_channel(f"unix:{self.socket}", options=_OPTIONS)
         self.routes = rs_grpc.RouteServiceStub(self.channel)
         self.interfaces = sv_grpc.InterfaceServiceStub(self.channel)
