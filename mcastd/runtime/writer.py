@@ -66,7 +66,8 @@ class Writer:
 
     async def steady(self) -> None:
         """Wait until no write is half in force."""
-        await self._steady.wait()
+        while not self._steady.is_set():  # The next write of a group may begin before who waits is woken.
+            await self._steady.wait()
 
     async def run(self) -> None:
         """Take writes until cancelled; those that wait then are refused."""
@@ -94,11 +95,10 @@ class Writer:
             self._engine.settled()
 
     async def _on_draft(self, draft: Draft, group: list[tuple[Write, _Done]]) -> None:
-        engine = self._engine
         prepared: list[tuple[Outcome, _Done]] = []
         for write, done in group:
             try:
-                outcome = await _in_slices(prepare(draft, write, engine.routes_max))
+                outcome = await _in_slices(prepare(draft, write, self._engine.routes_max))
             except McastdError as exc:
                 _fail(done, exc)
             else:
@@ -112,21 +112,26 @@ class Writer:
                     _fail(done, exc)
                 return
         for outcome, done in prepared:
-            self._steady.clear()
-            try:
-                work = await _in_slices(engine.commit(outcome.intent)) if outcome.intent else None
-                if outcome.intent:
-                    engine.settled(outcome.revision)
-            finally:
-                self._steady.set()
-            works = [work] if work is not None else []
-            if late := [route.key for _, route in outcome.kept if not route.installed_at and route.fate.forwarding is not None]:
-                # As asked already, but the kernel has yet to answer: for an earlier write, or after a refusal.
-                works.append(Work(late))
-                engine.enqueue(works[-1])
+            works = await self._put_in_force(outcome)
             self._executor.wake()
             if not done.done():
                 done.set_result((outcome, works))
+
+    async def _put_in_force(self, outcome: Outcome) -> list[Work]:
+        """What the kernel has to answer for before the caller gets his."""
+        engine, works = self._engine, []
+        if outcome.intent:
+            self._steady.clear()
+            try:
+                works.append(await _in_slices(engine.commit(outcome.intent)))
+                engine.settled(outcome.revision)
+            finally:
+                self._steady.set()
+        if late := [route.key for _, route in outcome.kept if not route.installed_at and route.fate.forwarding is not None]:
+            # As asked already, but the kernel has yet to answer: for an earlier write, or after a refusal.
+            works.append(Work(late))
+            engine.enqueue(works[-1])
+        return works
 
     def _compact_if_due(self) -> None:
         """Rewrite the journal as a snapshot where it has grown long; commits come between its slices.

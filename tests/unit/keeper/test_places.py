@@ -1,0 +1,92 @@
+"""Locks and directories; other users' rights are tested with real processes."""
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mcastd.keeper.failure import EX_CONFIG, EX_UNAVAILABLE, CannotRun
+from mcastd.keeper.places import Lock, Places
+from mcastd.model.settings import Listen, Settings
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+def settings(directory: Path, *names: str) -> Settings:
+    listens = tuple(Listen(str(directory / name)) for name in names or ("run/m.sock",))
+    return Settings(listens, str(directory / "state"), "me", os.geteuid(), os.getegid(), change_user=False)
+
+
+def test_lock_is_taken_once(tmp_path: Path) -> None:
+    path = str(tmp_path / "lock")
+    lock = Lock(path, "do something else")
+    with pytest.raises(CannotRun) as caught:
+        Lock(path, "do something else")
+    assert caught.value.exit_code == EX_UNAVAILABLE
+    assert str(caught.value) == f"another mcastd (pid {os.getpid()}) has {path}: stop it, or do something else"
+    lock.release()
+    assert not Path(path).exists()
+    lock.release()
+    Lock(path, "").release()
+
+
+def test_left_lock_file_is_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    path.write_text("1234567\n")
+    lock = Lock(str(path), "")
+    assert path.read_text() == f"{os.getpid()}\n"
+    lock.release()
+
+
+def test_lock_on_a_removed_file_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The holder removes its file between our open and our lock: what we locked is nobody's, so we try again."""
+    path = tmp_path / "lock"
+    real = os.fstat
+    calls: list[int] = []
+
+    def removed_first(fd: int) -> os.stat_result:
+        if not calls:
+            path.unlink()
+        calls.append(fd)
+        return real(fd)
+
+    monkeypatch.setattr(os, "fstat", removed_first)
+    lock = Lock(str(path), "")
+    assert len(calls) == 2
+    assert path.exists()
+    lock.release()
+
+
+def test_places_are_made_and_left_empty(tmp_path: Path) -> None:
+    places = Places(settings(tmp_path, "a/b/one.sock", "a/b/two.sock"))
+    assert sorted(path.name for path in (tmp_path / "a/b").iterdir()) == ["one.sock.lock", "two.sock.lock"]
+    assert [oct((tmp_path / name).stat().st_mode & 0o777) for name in ("a", "a/b", "state")] == ["0o755", "0o755", "0o750"]
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "a/b/one.sock"))
+    (tmp_path / "a/b/two.sock").write_text("not a socket")
+    places.leave()
+    assert [path.name for path in (tmp_path / "a/b").iterdir()] == ["two.sock"]
+    assert list((tmp_path / "state").iterdir()) == []
+
+
+def test_all_locks_or_none(tmp_path: Path) -> None:
+    first = Places(settings(tmp_path, "one.sock"))
+    with pytest.raises(CannotRun):
+        Places(settings(tmp_path, "two.sock", "one.sock"))
+    assert not (tmp_path / "two.sock.lock").exists()
+    first.leave()
+
+
+def test_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+    with pytest.raises(CannotRun) as caught:
+        Places(settings(tmp_path))
+    assert caught.value.exit_code == EX_CONFIG
+    assert f"{tmp_path}/state" in str(caught.value)
