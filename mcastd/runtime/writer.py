@@ -23,6 +23,9 @@ from mcastd.store.sqlite import Store
 GROUP_MAX = 64
 """Writes in one transaction."""
 
+COMPACT_AGAIN_SECONDS = 60.0
+"""Between a compaction that failed (a full disk) and the next try."""
+
 _Result = TypeVar("_Result")
 _END = object()
 _Done = asyncio.Future[tuple[Outcome, list[Work]]]
@@ -44,6 +47,7 @@ class Writer:
         self._steady.set()
         self._closed = False
         self._compaction: asyncio.Task[None] | None = None
+        self._compact_after = 0.0
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     async def write(self, write: Write) -> Outcome:
@@ -138,7 +142,8 @@ class Writer:
 
         Called when no write waits for the disk: what is desired is then just what the journal holds.
         """
-        if self._compaction is None and self._store.wants_compaction():
+        now = asyncio.get_running_loop().time()
+        if self._compaction is None and now >= self._compact_after and self._store.wants_compaction():
             desired = self._engine.desired
             slices = self._store.compaction(
                 self._store.mark(), list(desired.routes.values()), list(desired.owners.values()), list(desired.settings.values())
@@ -152,6 +157,7 @@ class Writer:
                 pass
         except McastdError as exc:
             _log.warning("the journal could not be compacted, and goes on growing", extra={"error": str(exc)})
+            self._compact_after = loop.time() + COMPACT_AGAIN_SECONDS
         finally:
             self._compaction = None
 

@@ -234,7 +234,9 @@ class _Columns:
         return map(distinct.__getitem__, self.numbers(_index_type(len(distinct)), count))
 
 
-def _decode_body(header: dict[str, Any], columns: _Columns, interner: Interner) -> Intent:
+def _decode_body(header: object, columns: _Columns, interner: Interner) -> Intent:
+    if not isinstance(header, dict):
+        raise TypeError("a header is no object")
     text = interner.text
     intent = Intent()
     if "deletes" in header:

@@ -11,6 +11,7 @@ Two digests, over the checksums of the records of the snapshot and of the journa
 foreign record is found at the next start, whatever lost it. Knows how records are stored, not what is in them.
 """
 
+import errno
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -48,17 +49,31 @@ _SCHEMA = (
 _COMPANIONS = ("-wal", "-shm", "-journal")
 """Files that SQLite keeps beside a database."""
 
+_MAKE_WRITABLE = "make the directory and the files in it readable and writable for the daemon's user"
+_MAKE_ROOM = "make room on its file system"
+_IN_USE = "another process has it open: end that one, or give this daemon a state directory of its own"
+
+_REMEDIES = {
+    errno.ENOSPC: _MAKE_ROOM,
+    errno.EDQUOT: _MAKE_ROOM,
+    errno.EISDIR: "move it away",
+    errno.ENOTDIR: "its parent is no directory: name another one",
+    errno.EEXIST: "its parent is no directory: name another one",
+    errno.ESTALE: "restart the daemon",
+}
+"""Of errors of the system calls made here; all others speak of permission."""
+
 _UNUSABLE_NOW = {
-    sqlite3.SQLITE_PERM: "make the directory and the files in it writable for the daemon's user",
-    sqlite3.SQLITE_READONLY: "make the directory and the files in it writable for the daemon's user",
-    sqlite3.SQLITE_CANTOPEN: "make the directory and the files in it readable and writable for the daemon's user",
-    sqlite3.SQLITE_BUSY: "another process has it open: end that one, or give this daemon a state directory of its own",
-    sqlite3.SQLITE_LOCKED: "another process has it open: end that one, or give this daemon a state directory of its own",
-    sqlite3.SQLITE_FULL: "make room on its file system",
+    sqlite3.SQLITE_PERM: _MAKE_WRITABLE,
+    sqlite3.SQLITE_AUTH: _MAKE_WRITABLE,
+    sqlite3.SQLITE_READONLY: _MAKE_WRITABLE,
+    sqlite3.SQLITE_CANTOPEN: _MAKE_WRITABLE,
+    sqlite3.SQLITE_BUSY: _IN_USE,
+    sqlite3.SQLITE_LOCKED: _IN_USE,
+    sqlite3.SQLITE_FULL: _MAKE_ROOM,
     sqlite3.SQLITE_IOERR: "look at the kernel's log for errors of the disk, and at room and quota of its file system",
     sqlite3.SQLITE_NOLFS: "its file system takes no file of this size: use another one",
     sqlite3.SQLITE_NOMEM: "give the daemon more memory",
-    sqlite3.SQLITE_AUTH: "make the directory and the files in it writable for the daemon's user",
 }
 """Primary result codes that say nothing against the content, and what to do."""
 
@@ -92,7 +107,7 @@ class Unusable(Exception):  # noqa: N818 - the name says what was found
 def unavailable(path: Path, what: str, exc: sqlite3.Error | OSError) -> McastdError:
     """Return the error for a store that can't be used as things are, naming path, cause and remedy."""
     if isinstance(exc, OSError):
-        cause, remedy = exc.strerror or str(exc), "make the directory and the files in it writable for the daemon's user"
+        cause, remedy = exc.strerror or str(exc), _REMEDIES.get(exc.errno or 0, _MAKE_WRITABLE)
     else:
         code = getattr(exc, "sqlite_errorcode", 0)
         cause = f"{exc} ({getattr(exc, 'sqlite_errorname', 'no code')})"
@@ -140,7 +155,8 @@ def attach(path: Path) -> sqlite3.Connection:
     """Open an existing database; Unusable if it is not one of ours from the outside, OSError or sqlite3.Error."""
     if not path.exists():
         raise Unusable("the database is gone and its log is still there")
-    with path.open("rb") as file:
+    # For writing too: SQLite would fall back to reading, and then report the lock that it can't take as an error of the disk.
+    with path.open("r+b") as file:
         header = file.read(100)
     # Two bytes say which SQLite may read and write it (2 = with a write-ahead log); a damaged one would look like a
     # file without permission to write (https://sqlite.org/fileformat2.html section 1.3.3).
@@ -172,7 +188,7 @@ def verify(connection: sqlite3.Connection) -> State:
     found = connection.execute("SELECT sql FROM sqlite_schema ORDER BY name").fetchall()
     if version != SCHEMA_VERSION or found != [(statement,) for statement in _SCHEMA]:
         raise Unusable("its tables are not those of any mcastd")
-    # Cheap, whatever the number of routes: there are few rows, and long ones are chains of pages. 1,000,000 IPv4 routes: 20 ms.
+    # Cheap, whatever the number of routes: there are few rows, and long ones are chains of pages. 1,000,000 IPv6 routes: 11 ms.
     ((verdict,), *_) = connection.execute("PRAGMA quick_check(1)").fetchall()
     if verdict != "ok":
         raise Unusable(str(verdict))
@@ -216,6 +232,16 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:  # SQLite has rolled back by itself on some errors of the disk
             connection.execute("ROLLBACK")
         raise
+
+
+def require_in_place(path: Path, inode: int) -> None:
+    """Check that the open database is still the one at this path: SQLite goes on writing to a removed file. OSError."""
+    try:
+        in_place = path.stat().st_ino == inode
+    except FileNotFoundError:
+        in_place = False
+    if not in_place:
+        raise OSError(errno.ESTALE, "it has been moved or removed since the daemon started")
 
 
 def set_aside(path: Path, found: Unusable) -> Path:
