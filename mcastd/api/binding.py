@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 from google.protobuf import descriptor, message_factory
+from google.protobuf.message import DecodeError, Message
 
 from mcast.v1 import route_service_pb2, services_pb2
 from mcastd.api import auth
@@ -90,7 +91,7 @@ def _method(method: descriptor.MethodDescriptor, handler: Handler, caller: Calle
         try:
             auth.check(caller, access, method.name)
             call = handler(received(request, context), context, caller)
-            return await (call if method.client_streaming else _in_time(call, context))
+            return await (call if method.client_streaming else _in_time(call))
         except McastdError as exc:
             await refuse(context, exc)
 
@@ -155,14 +156,14 @@ async def _messages(
         raise asyncio.CancelledError("the client is gone") from exc
 
 
-async def _in_time(call: Awaitable[object], context: Context) -> object:
+async def _in_time(call: Awaitable[object]) -> object:
     """Wait for a unary handler, but not for ever."""
+    limit = asyncio.timeout(UNARY_SECONDS_MAX)
     try:
-        async with asyncio.timeout(UNARY_SECONDS_MAX) as limit:
+        async with limit:
             return await call
     except TimeoutError:
         if not limit.expired():
             raise
     text = f"there was no answer within {UNARY_SECONDS_MAX:g} s; what was begun goes on: list the routes to see what came of it"
-    await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, text)
-    raise AssertionError("abort returns never")
+    raise McastdError(Reason.TIMEOUT, text, seconds=f"{UNARY_SECONDS_MAX:g}")

@@ -8,6 +8,8 @@ import socket
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
+from google.protobuf.duration_pb2 import Duration
+
 from mcast.v1 import route_service_pb2 as rs
 from mcast.v1 import types_pb2 as t
 from mcastd.model.address import Family, is_link_local_group, is_multicast, pack_address, table_prefix
@@ -26,6 +28,15 @@ GLOB_MAX = 64
 
 _COMMON_CACHED = 65_536
 
+_COMMON_BYTES_MAX = 1024
+"""What is remembered: unknown fields can make a message as large as a request."""
+
+_SHOWN_MAX = 80
+"""Characters of a value that an error quotes."""
+
+_DURATION_MAX = 315_576_000_000
+"""Seconds (google/protobuf/duration.proto): 10,000 years."""
+
 _READ_ALREADY: tuple[Literal["group", "source", "cookie", "status"], ...] = ("group", "source", "cookie", "status")
 """Fields that a route shares with no other, and the one that is ignored."""
 
@@ -37,7 +48,9 @@ _WILDCARDS = frozenset(t.Wildcard.values())
 
 
 def invalid(reason: Reason, field: str, value: object, remedy: str) -> McastdError:
-    """The error for a field; in one form everywhere."""
+    """The error for a field; in one form everywhere. A long value is cut: errors travel in trailers, where 8 KiB is the limit."""
+    if isinstance(value, str) and len(value) > _SHOWN_MAX:
+        value = value[:_SHOWN_MAX] + "..."
     return McastdError(reason, f"{field} {value!r}: {remedy}", field=field, value=value)
 
 
@@ -98,7 +111,9 @@ class RouteReader:
         known = self._known[family]
         if len(known) >= _COMMON_CACHED:
             known.clear()
-        common = known[rest] = _Common(table_prefix(table), paths, message.monitored)
+        common = _Common(table_prefix(table), paths, message.monitored)
+        if len(rest) <= _COMMON_BYTES_MAX:
+            known[rest] = common
         return common
 
 
@@ -116,8 +131,8 @@ def patches(messages: Iterable[t.RoutePatch]) -> list[Patch]:
         family = Family.IPV4 if len(key) == 12 else Family.IPV6
         added = [(o.interface, o.ttl_threshold) for o in message.add_oifs]
         add = check_oifs(added, family, f"{where}.add_oifs")
-        for name in message.remove_oifs:
-            check_name(name.removeprefix("!"), f"{where}.remove_oifs", glob=True)
+        for n, name in enumerate(message.remove_oifs):
+            check_name(name.removeprefix("!"), f"{where}.remove_oifs[{n}]", glob=True)
         both = {oif.interface for oif in add} & set(message.remove_oifs)
         if both:
             raise invalid(
@@ -132,8 +147,10 @@ def check_name(name: str, field: str, *, glob: bool) -> None:
     if is_glob(name):
         if not glob:
             raise invalid(Reason.INVALID_INTERFACE, field, name, "is a pattern: an exact (S,G) needs one interface by name")
-        if len(name) > GLOB_MAX or any(c in "/:" or c.isspace() for c in name):
-            raise invalid(Reason.INVALID_INTERFACE, field, name, "is no pattern that interface names can match")
+        if len(name) > GLOB_MAX:
+            raise invalid(Reason.INVALID_INTERFACE, field, name, f"is longer than {GLOB_MAX} characters: write a shorter pattern")
+        if any(c in "/:" or c.isspace() or not c.isprintable() for c in name):
+            raise invalid(Reason.INVALID_INTERFACE, field, name, "holds characters that no interface name has")
     elif problem := name_problem(name):
         raise invalid(Reason.INVALID_INTERFACE, field, name, f"{problem}: name the interface as 'ip link' shows it")
 
@@ -170,9 +187,32 @@ def read_table(table: int, family: Family, where: str) -> int:
         return 0
     if table > TABLE_MAX:
         raise invalid(Reason.INVALID_VALUE, f"{where}.table", table, f"the kernel's tables go to {TABLE_MAX}")
-    if table in DEFAULT_TABLE_NUMBERS and (table == 253) == (family is Family.IPV4):
-        return 0
-    return table
+    if table not in DEFAULT_TABLE_NUMBERS:
+        return table
+    if (table == 253) != (family is Family.IPV4):
+        other = "IPv6" if family is Family.IPV4 else "IPv4"
+        raise invalid(Reason.INVALID_VALUE, f"{where}.table", table, f"is the default table of {other}: choose another, or 0")
+    return 0
+
+
+def read_table_of_both(table: int, field: str) -> int:
+    """The table's number where both families are meant."""
+    if table > TABLE_MAX:
+        raise invalid(Reason.INVALID_VALUE, field, table, f"the kernel's tables go to {TABLE_MAX}")
+    return 0 if table in DEFAULT_TABLE_NUMBERS else table
+
+
+def read_duration(message: Duration, field: str) -> float:
+    """Seconds, from 0 up."""
+    seconds, nanos = message.seconds, message.nanos
+    if not (0 <= seconds <= _DURATION_MAX and 0 <= nanos < 1_000_000_000):
+        raise invalid(Reason.INVALID_VALUE, field, _seconds_text(message), "give a duration from 0s up")
+    return seconds + nanos / 1e9
+
+
+def _seconds_text(message: Duration) -> str:
+    """A duration for people; the message's own method raises where it is out of range."""
+    return f"{message.seconds + message.nanos / 1e9:.9g}s"
 
 
 def too_many(count: int, limit: int, field: str) -> None:
@@ -206,11 +246,16 @@ def _address(text: str, field: str, reason: Reason, what: str) -> bytes:
         packed = pack_address(address)
     except ValueError:
         raise invalid(reason, field, text, f"is no IPv4 or IPv6 address: give {what}") from None
-    if slash and length != str(8 * len(packed)):
-        if not length.isascii() or not length.isdigit() or int(length) > 8 * len(packed):
-            raise invalid(reason, field, text, f"has no prefix length from 0 to {8 * len(packed)}")
+    if slash and read_prefix_length(length, 8 * len(packed), reason, field, text) < 8 * len(packed):
         raise _template(field, f"{text}: a prefix")
     return packed
+
+
+def read_prefix_length(length: str, bits: int, reason: Reason, field: str, text: str) -> int:
+    """The number after the slash of a prefix."""
+    if not length.isascii() or not length.isdigit() or len(length) > 3 or int(length) > bits:
+        raise invalid(reason, field, text, f"has no prefix length from 0 to {bits}")
+    return int(length)
 
 
 def _template(field: str, what: str) -> McastdError:
@@ -243,10 +288,8 @@ def _check_rest(message: t.Route, where: str) -> None:
     if message.wildcard not in _WILDCARDS:
         raise invalid(Reason.INVALID_VALUE, f"{where}.wildcard", message.wildcard, "is a value that this version does not know")
     if message.HasField("idle_timeout"):
-        value = message.idle_timeout.ToJsonString()
-        raise invalid(
-            Reason.INVALID_VALUE, f"{where}.idle_timeout", value, "is for templates: an exact (S,G) stays until it is deleted"
-        )
+        text = "is for templates: an exact (S,G) stays until it is deleted"
+        raise invalid(Reason.INVALID_VALUE, f"{where}.idle_timeout", _seconds_text(message.idle_timeout), text)
 
 
 def _route_key(message: t.RouteKey, where: str) -> bytes:

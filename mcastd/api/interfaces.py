@@ -50,7 +50,7 @@ class InterfaceService:
         if threshold is not None and not 1 <= threshold <= TTL_MAX:
             raise convert.invalid(Reason.INVALID_TTL, "ttl_threshold", threshold, f"1 to {TTL_MAX}")
         pinned = request.pinned if request.HasField("pinned") else None
-        table = convert.read_table(request.table, Family.IPV4, "request")
+        table = convert.read_table_of_both(request.table, "table")
         await self._daemon.write(SetInterface(options, request.interface, pinned, threshold, table))
         return sv.SetInterfaceResponse(interface=self._interface(request.interface, self._routes_by_interface()))
 

@@ -1,6 +1,6 @@
 """From the model to the contract's messages."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -13,8 +13,8 @@ from mcastd.model.owner import KERNEL_OWNER
 from mcastd.model.route import Action, Route, RouteState
 from mcastd.model.write import Change, Outcome
 
-CHANGES_BYTES_MAX = 3 * 1024 * 1024
-"""What the changes of one answer may come to: a client receives 4 MiB at most unless it says otherwise."""
+ANSWER_BYTES_MAX = 3 * 1024 * 1024
+"""What the routes or changes of one answer may come to: a client receives 4 MiB at most unless it says otherwise."""
 
 
 def timestamp(seconds: float) -> Timestamp:
@@ -77,7 +77,7 @@ class RoutePresenter:
             _set_time(status.install_time, installed_at)
         if problem is not None:
             status.last_error.CopyFrom(error(problem))
-        if self._sample is not None:
+        if installed_at and self._sample is not None:
             set_counters(status.counters, route.key, self._sample)
         return message
 
@@ -122,18 +122,30 @@ def set_counters(message: t.Counters, key: bytes, sample: CounterSample) -> None
     _set_time(message.sample_time, sample.time)
 
 
-def foreign(key: bytes, iif: str, oifs: Iterable[tuple[str, int]], sample: CounterSample) -> t.Route:
+def foreign(key: bytes, iif: str, oifs: Iterable[tuple[str, int]], sample: CounterSample | None) -> t.Route:
     """An entry that somebody else has put into the kernel."""
     table, group, source = split_key(key)
     named = list(oifs)
+    ipv4 = len(group) == 4
     message = t.Route(group=address_text(group), source=address_text(source), iif=iif, table=table)
-    message.oifs.extend(t.Oif(interface=name, ttl_threshold=ttl) for name, ttl in named)
+    message.oifs.extend(t.Oif(interface=name, ttl_threshold=ttl if ipv4 else 0) for name, ttl in named)
     message.status.state = t.ROUTE_STATE_PROGRAMMED
     message.status.owner = KERNEL_OWNER
     message.status.origin = t.ORIGIN_FOREIGN
     message.status.installed_oifs.extend(name for name, _ in named)
-    set_counters(message.status.counters, key, sample)
+    if sample is not None:
+        set_counters(message.status.counters, key, sample)
     return message
+
+
+def portions(routes: list[t.Route]) -> Iterator[list[t.Route]]:
+    """The list in parts that a client can receive: 1,000 routes of 64 globs each come to more than it takes."""
+    if len(routes) > 1 and sum(map(t.Route.ByteSize, routes)) > ANSWER_BYTES_MAX:
+        half = len(routes) // 2
+        yield from portions(routes[:half])
+        yield from portions(routes[half:])
+    else:
+        yield routes
 
 
 class Changes:
@@ -148,7 +160,7 @@ class Changes:
 
     def add(self, change: Change) -> None:
         """One more, or one more left out."""
-        if self._bytes > CHANGES_BYTES_MAX:
+        if self._bytes > ANSWER_BYTES_MAX:
             self.omitted += 1
             return
         message = self._result.changes.add()

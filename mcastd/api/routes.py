@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from itertools import chain
+from typing import TypeVar
 
 from mcast.v1 import route_service_pb2 as rs
 from mcast.v1 import types_pb2 as t
@@ -22,6 +24,8 @@ OMITTED = "mcastd-changes-omitted"
 """Trailing metadata: how many changes the answer leaves out because a client could not receive them."""
 
 _DEFAULT_MAX_AGE = 1.0
+
+_T = TypeVar("_T")
 
 
 class RouteService:
@@ -83,15 +87,16 @@ class RouteService:
         received = 0
         async for request in requests:
             if request.WhichOneof("part") != "chunk":
-                raise convert.invalid(
-                    Reason.INVALID_VALUE, "part", request.WhichOneof("part"), "after the header come chunks alone"
-                )
+                part_sent = request.WhichOneof("part") or "nothing"
+                raise convert.invalid(Reason.INVALID_VALUE, "part", part_sent, "after the one header come chunks alone")
             for at in range(0, len(request.chunk.routes), BATCH):
                 part = self._reader.read(request.chunk.routes[at : at + BATCH], options.owner, received)
                 received += len(part)
                 for route in part:
                     if routes.setdefault(route.key, route) is not route:
-                        raise _duplicate(route.key)
+                        raise _duplicate(route, part, received - len(part))
+                if len(routes) > self._daemon.engine.routes_max:
+                    raise _too_large(self._daemon.engine.routes_max)
                 if header.cookie:
                     _check_cookies(part, header.cookie, received - len(part))
                 await asyncio.sleep(0)
@@ -112,25 +117,24 @@ class RouteService:
         foreign = self._foreign(request, sample) if request.learned and sample is not None else []
         total = len(chosen) + len(foreign)
         limit = request.limit or total
-        first = True
         presenter = present.RoutePresenter(sample if request.counters else None)
-        for part in _slices(chosen[:limit]):
-            yield rs.ListRoutesResponse(
-                routes=[presenter.present(route) for route in part], revision=revision, total=total if first else 0
-            )
+        parts = chain(
+            ([presenter.present(route) for route in part] for part in _slices(chosen[:limit])),
+            _slices(foreign[: max(0, limit - len(chosen))]),
+        )
+        first = True
+        for routes in chain.from_iterable(map(present.portions, parts)):
+            yield rs.ListRoutesResponse(routes=routes, revision=revision, total=total if first else 0)
             first = False
-        rest = foreign[: max(0, limit - len(chosen))]
-        if rest or first:
-            yield rs.ListRoutesResponse(routes=rest, revision=revision, total=total if first else 0)
+        if first:
+            yield rs.ListRoutesResponse(revision=revision)
 
     async def _sample(self, request: rs.ListRoutesRequest) -> CounterSample | None:
         if not (request.counters or request.learned):
             return None
         max_age = _DEFAULT_MAX_AGE
         if request.HasField("max_age"):
-            max_age = request.max_age.ToTimedelta().total_seconds()
-            if max_age < 0:
-                raise convert.invalid(Reason.INVALID_VALUE, "max_age", request.max_age.ToJsonString(), "a duration from 0s up")
+            max_age = convert.read_duration(request.max_age, "max_age")
         return await self._daemon.counters(max_age)
 
     def _foreign(self, request: rs.ListRoutesRequest, sample: CounterSample) -> list[t.Route]:
@@ -139,11 +143,13 @@ class RouteService:
         test = matcher(selector)
         by_index = self._daemon.engine.world.by_index
         for key, (iif, oifs), _ in sample.foreign:
+            if key in self._daemon.engine.desired.routes:
+                continue  # Somebody has asked for it since the sample was taken.
             name = by_index[iif].name if iif in by_index else ""
             named = [(by_index[i].name, ttl) for i, ttl in oifs if i in by_index]
             if test is not None and not test(convert.foreign_route(key, name, named)):
                 continue
-            routes.append(present.foreign(key, name, named, sample))
+            routes.append(present.foreign(key, name, named, sample if request.counters else None))
         return routes
 
     async def _write(self, write: Write, context: Context, *, every: bool) -> rs.WriteResult:
@@ -174,15 +180,23 @@ async def _matching(routes: list[Route], test: Test) -> list[Route]:
     return out
 
 
-def _slices(routes: list[Route]) -> Iterator[list[Route]]:
+def _slices(routes: list[_T]) -> Iterator[list[_T]]:
     for at in range(0, len(routes), BATCH):
         yield routes[at : at + BATCH]
 
 
-def _duplicate(key: bytes) -> McastdError:
-    table, group, source = split_key(key)
-    text = f"{key_text(key)} is in the set twice: a set holds each (S,G) once"
-    return McastdError(Reason.DUPLICATE_ROUTE, text, group=address_text(group), source=address_text(source), table=table)
+def _duplicate(route: Route, part: list[Route], first: int) -> McastdError:
+    table, group, source = split_key(route.key)
+    field = f"routes[{first + next(at for at, one in enumerate(part) if one is route)}]"
+    text = f"{field}: {key_text(route.key)} is in the set already: a set holds each (S,G) once"
+    where = {"group": address_text(group), "source": address_text(source), "table": table}
+    return McastdError(Reason.DUPLICATE_ROUTE, text, field=field, **where)
+
+
+def _too_large(routes_max: int) -> McastdError:
+    """Refused before all of it is in memory."""
+    text = f"the set holds more than the {routes_max} routes allowed (setting routes_max): nothing was changed"
+    return McastdError(Reason.ROUTE_LIMIT, text, limit=routes_max)
 
 
 def _check_cookies(part: list[Route], cookie: str, first: int) -> None:

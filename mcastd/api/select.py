@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from mcast.v1 import types_pb2 as t
-from mcastd.api.convert import invalid, read_table
-from mcastd.model.address import Family, pack_address, split_key
+from mcastd.api.convert import check_name, invalid, read_prefix_length, read_table_of_both
+from mcastd.model.address import key_table, pack_address, split_key
 from mcastd.model.errors import Reason
 from mcastd.model.interface import glob_matcher, is_glob
 from mcastd.model.route import Route, RouteState
@@ -29,12 +29,13 @@ def matcher(selector: t.Selector) -> Test | None:
         cookie = selector.cookie
         tests.append(lambda route: route.cookie == cookie)
     if selector.HasField("table"):
-        numbers = {read_table(selector.table, family, "selector") for family in Family}
-        tests.append(lambda route: int.from_bytes(route.key[:4], "big") in numbers)
+        number = read_table_of_both(selector.table, "selector.table")
+        tests.append(lambda route: key_table(route.key) == number)
     for field, part, text in (("group", 1, selector.group), ("source", 2, selector.source)):
         if text:
             tests.append(_inside(*_prefix(text, f"selector.{field}"), part))
     if selector.interface:
+        check_name(selector.interface, "selector.interface", glob=True)
         tests.append(_uses(selector.interface))
     if selector.states:
         tests.append(_in_states(list(selector.states)))
@@ -56,9 +57,7 @@ def _prefix(text: str, field: str) -> tuple[bytes, int]:
     bits = 8 * len(packed)
     if not slash:
         return packed, bits
-    if not length.isascii() or not length.isdigit() or int(length) > bits:
-        raise invalid(reason, field, text, f"has no prefix length from 0 to {bits}")
-    return packed, int(length)
+    return packed, read_prefix_length(length, bits, reason, field, text)
 
 
 def _inside(packed: bytes, length: int, part: int) -> Test:

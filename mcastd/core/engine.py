@@ -133,6 +133,18 @@ class Engine:
             self._resolve(shape, work)
         self.enqueue(work)
 
+    def vifs_gone(self, table: int, family: Family, numbers: Iterable[int]) -> None:
+        """The kernel has these VIFs no more though their links are there (which went and came back unheard): make them anew."""
+        kernel = self._kernel(table, family)
+        gone = {slot.ifindex for number in numbers if (slot := kernel.vifs.slots[number]) is not None}
+        for ifindex in gone:
+            kernel.vifs.link_gone(ifindex)
+        work = Work()
+        for shape in [*kernel.shapes.values(), *kernel.pins.values()]:
+            if not gone.isdisjoint(shape.held):
+                self._resolve(shape, work)
+        self.enqueue(work)
+
     def opened(self, table: int, families: Mapping[Family, Problem | None]) -> None:
         """The sockets of a table are open, or why not."""
         work = Work()

@@ -138,6 +138,9 @@ def _patch(local: _Local, write: PatchRoutes) -> Generator[None]:
             if len(oifs) > OIFS_MAX:
                 text = f"{key_text(patch.key)} would have {len(oifs)} oifs, more than the {OIFS_MAX} allowed"
                 local.outcome.refuse(index, Problem(Reason.TOO_MANY_ITEMS, text, {"max": str(OIFS_MAX)}), old)
+            elif both := {oif.interface for oif in oifs} & {oif.interface[1:] for oif in oifs if oif.interface.startswith("!")}:
+                text = f"{key_text(patch.key)} would both name and exclude {min(both)}: remove one of the two"
+                local.outcome.refuse(index, Problem(Reason.INVALID_INTERFACE, text, {"interface": min(both)}), old)
             else:
                 paths = Paths(old.paths.iif, oifs)
                 local.put(index, Route(old.key, paths, write.options.owner, old.cookie, old.monitored))

@@ -123,6 +123,11 @@ class VifTable:
             slot.state = VifState.ACTIVE if slot.users else VifState.RETIRING
         return bool(errno)
 
+    def in_kernel(self) -> list[int]:
+        """Numbers that the kernel has, as far as we know."""
+        there = {VifState.ACTIVE, VifState.RETIRING}
+        return [n for n, slot in enumerate(self.slots) if slot is not None and slot.state in there]
+
     def to_delete(self) -> list[int]:
         """Retiring and dead numbers that no entry names any more."""
         going = {VifState.RETIRING, VifState.DEAD}

@@ -10,6 +10,7 @@ from mcastd.kernel import mfc_dump
 from mcastd.model.address import Family
 from mcastd.model.event import AdoptedEntry
 from mcastd.model.route import Counters
+from mcastd.runtime.tasks import spawn
 
 _NONE = CounterSample({}, 0.0, {}, 0.0)
 
@@ -23,37 +24,31 @@ class CounterCache:
         self._sample = _NONE
         self._taken = 0.0
         """By the monotonic clock."""
-        self._under_way: asyncio.Future[CounterSample] | None = None
+        self._under_way: asyncio.Task[None] | None = None
+        """A task of its own: who waits for it may be cancelled, and the others still wait."""
 
     async def get(self, max_age: float) -> CounterSample:
         """A sample at most `max_age` seconds old: the cached one, the one being taken where that will do, or a new one."""
         asked = time.monotonic()
         while not self._taken or self._taken < asked - max_age:
             if self._under_way is None:
-                await self._refresh()
-            else:
-                await asyncio.shield(self._under_way)
+                self._under_way = spawn(self._refresh(), "counters")
+            await asyncio.shield(self._under_way)
         return self._sample
 
     async def _refresh(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._under_way = loop.create_future()
         began, wall = time.monotonic(), time.time()
         open_tables = [key for key, kernel in self._engine.tables.items() if kernel.opened]
         try:
             counters, found = await asyncio.to_thread(_dump, open_tables, wall)
-        except BaseException:
-            waiting, self._under_way = self._under_way, None
-            waiting.cancel()
-            raise
+        finally:
+            self._under_way = None
         routes = self._engine.desired.routes
         foreign = tuple(entry for entry in found if entry.key not in routes)
         before = self._sample
         interval = wall - before.time if before.time else 0.0
         self._sample = CounterSample(counters, wall, before.counters, interval, foreign)
         self._taken = began
-        waiting, self._under_way = self._under_way, None
-        waiting.set_result(self._sample)
 
 
 def _dump(tables: Iterable[tuple[int, Family]], now: float) -> tuple[dict[bytes, Counters], list[AdoptedEntry]]:

@@ -3,7 +3,7 @@
 import logging
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from mcastd import __version__
 from mcastd.api.ports import CounterSample, ServerInfo
@@ -45,9 +45,15 @@ class Daemon:
     """One run of the server."""
 
     def __init__(
-        self, engine: Engine, store: Store, keeper: KeeperClient, tables: dict[tuple[int, Family], Mroute], metrics: Metrics
+        self,
+        engine: Engine,
+        store: Store,
+        keeper: KeeperClient,
+        tables: dict[tuple[int, Family], Mroute],
+        metrics: Metrics,
+        end: Callable[[], None],
     ) -> None:
-        """Put it together; nothing runs yet."""
+        """Put it together; nothing runs yet. `end` has the server end in order."""
         self.engine = engine
         self.info = ServerInfo(__version__, str(uuid.uuid4()), time.time())
         self.executor = Executor(engine, KeeperTables(keeper), tables, metrics)
@@ -55,6 +61,7 @@ class Daemon:
         self._keeper = keeper
         self._tables = tables
         self._metrics = metrics
+        self._end = end
         self._cache = CounterCache(engine)
         self._upcalls_lost = 0
 
@@ -66,8 +73,10 @@ class Daemon:
 
     async def undo(self, write: Write, outcome: Outcome) -> None:
         """Put back what was before; best effort, since forwarding is not transactional."""
-        puts = [change.before for change in outcome.changes if change.before is not None and change.problem is None]
-        deletes = [change.after.key for change in outcome.changes if change.before is None and change.after is not None]
+        # The last change first: where a request names a route twice, what was before the first change is put back last.
+        done = [change for change in reversed(outcome.changes) if change.problem is None]
+        puts = [change.before for change in done if change.before is not None]
+        deletes = [change.after.key for change in done if change.before is None and change.after is not None]
         options = WriteOptions(owner=write.options.owner, take_over=True)
         await self.writer.write(Restore(options, [route.copy() for route in puts], deletes))
 
@@ -88,10 +97,20 @@ class Daemon:
         """Upcalls dropped by the kernel since this server started."""
         return self._upcalls_lost
 
+    def check_vifs(self) -> None:
+        """After link changes were lost: an interface may have gone and come back as it was, but its VIFs do not."""
+        for (table, family), mroute in self._tables.items():
+            known = self.engine.tables[table, family].vifs.in_kernel()
+            gone = [number for number in known if mroute.vif_counters(number) is None]
+            if gone:
+                _log.warning("interfaces have lost their VIFs, which are made anew", extra={"table": table, "vifs": gone})
+                self.engine.vifs_gone(table, family, gone)
+
     def request_shutdown(self) -> None:
-        """End the daemon in order: the keeper is told, and ends this server."""
+        """End the daemon in order: the keeper is told that none shall follow, and this server ends."""
         _log.info("a client asked for the end")
         self._keeper.request_shutdown()
+        self._end()
 
     # --- what the keeper tells ---------------------------------------------------------------------------------------
 
@@ -101,10 +120,20 @@ class Daemon:
             kind = UpcallKind(record.kind)
             self._metrics.upcalls.labels(str(record.table), record.family.name.lower(), kind.name.lower()).inc()
             if kind is UpcallKind.NOCACHE:
-                key = exact_key(record.table, record.group, record.source)
-                if self.engine.lost(key):
-                    _log.warning("the kernel lacked an entry, which is put back", extra={"route": key_text(key)})
-                    self.executor.wake()
+                self._put_back(record)
+
+    def _put_back(self, record: UpcallRecord) -> None:
+        """Put back an entry that the kernel should have and still lacks: most are younger than the packet, or on their way."""
+        key = exact_key(record.table, record.group, record.source)
+        kernel = self.engine.tables.get((record.table, record.family))
+        if kernel is None or key not in kernel.actual or key not in self.engine.desired.routes:
+            return
+        mroute = self._tables.get((record.table, record.family))
+        if mroute is None or mroute.counters([key])[0] is not None:
+            return
+        if self.engine.lost(key):
+            _log.warning("the kernel lacked an entry, which is put back", extra={"route": key_text(key)})
+            self.executor.wake()
 
     def losses(self, losses: Losses) -> None:
         """Count what nobody will hear of."""

@@ -50,18 +50,22 @@ def main() -> int:
         channel = inherited_channel()
         hello = KeeperClient.receive_hello(channel)
         logs.configure("server", hello.settings.log_level)
+        imported = frozenset(sys.modules)
         privileges.drop(hello.settings)
         os.umask(0o077)
         gc.collect()
         gc.freeze()  # What is imported stays: no collection need look at it.
         gc.set_threshold(50_000, 20, 100)
-        return asyncio.run(_serve(hello, channel))
+        exit_code = asyncio.run(_serve(hello, channel))
+        # Each would have failed where the program's files are closed to the server's user: a test reads this.
+        _log.debug("modules imported without privileges", extra={"modules": " ".join(sorted(sys.modules.keys() - imported))})
     except ChannelError as exc:
         _log.error("there is no keeper to serve", extra={"error": str(exc)})
         return EX_CONFIG
     except McastdError as exc:
         _log.error("the server can't start", extra={"reason": exc.reason.value, "error": str(exc)})
         return EX_TEMPFAIL if exc.reason is Reason.STORE_UNAVAILABLE else EX_CONFIG
+    return exit_code
 
 
 class _End:
@@ -88,7 +92,7 @@ async def _serve(hello: Hello, channel: socket.socket) -> int:
         metrics = Metrics()
         callbacks = _Callbacks(end)
         keeper = KeeperClient(channel, callbacks.as_callbacks())
-        daemon = Daemon(engine, store, keeper, tables, metrics)
+        daemon = Daemon(engine, store, keeper, tables, metrics, end.now)
         callbacks.daemon = daemon
         metrics.registry.register(EngineCollector(engine, daemon.info.instance_id))
         return await _run(settings, daemon, keeper, links, metrics, end)
@@ -168,6 +172,8 @@ async def _follow_links(links: LinkMonitor, daemon: Daemon) -> None:
     """Tell the engine of interfaces that come, go and change."""
     async for event in links:
         daemon.engine.links(event)
+        if isinstance(event, LinksResync):
+            daemon.check_vifs()
         daemon.executor.wake()
 
 

@@ -1,7 +1,7 @@
 """A small HTTP server for Prometheus and probes: /metrics, /healthz, /readyz. GET and HEAD, one request a connection."""
 
 import asyncio
-import contextlib
+import encodings.idna  # noqa: F401 - the resolver imports it for the first name (not address), when it can't be read any more
 import logging
 from collections.abc import Callable
 
@@ -25,6 +25,7 @@ class HttpServer:
         self._registry = registry
         self._ready = ready
         self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.StreamWriter] = set()
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the port in use (of interest for port 0). OSError if the address can't be had."""
@@ -36,25 +37,36 @@ class HttpServer:
         """Stop listening; answers under way are cut off."""
         if self._server is not None:
             self._server.close()
+            for writer in self._clients:
+                writer.transport.abort()
             await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._clients.add(writer)
         try:
             async with asyncio.timeout(TIMEOUT):
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-                writer.write(self._answer(head))
-                await writer.drain()
-        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as exc:
+                writer.write(await self._read_and_answer(reader))
+                writer.close()
+                await writer.wait_closed()  # All is sent: so a client that takes nothing is cut off too.
+        except (TimeoutError, OSError, asyncio.IncompleteReadError) as exc:
             _log.debug("an HTTP client was cut off", extra={"error": repr(exc)})
         finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            writer.transport.abort()
+            self._clients.discard(writer)
+
+    async def _read_and_answer(self, reader: asyncio.StreamReader) -> bytes:
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.LimitOverrunError:
+            return _response(431, "text/plain", b"at most %d bytes of headers\n" % HEAD_MAX, body=True)
+        return self._answer(head.decode("latin-1"))
 
     def _answer(self, head: str) -> bytes:
         request, _, rest = head.partition("\r\n")
         words = request.split(" ")
-        if len(words) != 3 or words[0] not in {"GET", "HEAD"}:
+        if len(words) != 3 or not words[2].startswith("HTTP/"):
+            return _response(400, "text/plain", b"that is no HTTP request\n", body=True)
+        if words[0] not in {"GET", "HEAD"}:
             return _response(405, "text/plain", b"GET and HEAD alone\n", body=True)
         body = words[0] == "GET"
         match words[1].partition("?")[0]:
@@ -73,12 +85,23 @@ class HttpServer:
                 return _response(404, "text/plain", b"/metrics, /healthz or /readyz\n", body=body)
 
 
-_PHRASES = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
+_PHRASES = {
+    200: "OK",
+    400: "Bad Request",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
 
 
 def _response(status: int, content_type: str, content: bytes, *, body: bool) -> bytes:
-    head = (
-        f"HTTP/1.1 {status} {_PHRASES[status]}\r\nContent-Type: {content_type}\r\n"
-        f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
-    )
-    return head.encode("latin-1") + (content if body else b"")
+    lines = [
+        f"HTTP/1.1 {status} {_PHRASES[status]}",
+        f"Content-Type: {content_type}",
+        f"Content-Length: {len(content)}",
+        "Connection: close",
+        *(["Allow: GET, HEAD"] if status == 405 else []),
+        "\r\n",
+    ]
+    return "\r\n".join(lines).encode("latin-1") + (content if body else b"")

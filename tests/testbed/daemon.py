@@ -9,21 +9,26 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
 from mcast.v1 import route_service_pb2 as rs
 from mcast.v1 import route_service_pb2_grpc as rs_grpc
 from mcast.v1 import services_pb2 as sv
 from mcast.v1 import services_pb2_grpc as sv_grpc
 from mcast.v1 import types_pb2 as t
-
 from tests.testbed.namespace import Namespace
 
 START_SECONDS = 20.0
 """How long a start may take on a busy machine; waits end as soon as it is done."""
 
-_OPTIONS = (("grpc.max_receive_message_length", 4 << 20), ("grpc.max_reconnect_backoff_ms", 200), ("grpc.use_local_subchannel_pool", 1))
+_OPTIONS = (
+    ("grpc.max_receive_message_length", 4 << 20),
+    ("grpc.max_reconnect_backoff_ms", 200),
+    ("grpc.use_local_subchannel_pool", 1),
+)
 
 
 class McastdProcess:
@@ -46,7 +51,7 @@ class McastdProcess:
         self.namespace = namespace
         self._made = tempfile.TemporaryDirectory(prefix="mcastd-test-") if directory is None else None
         self.directory = Path(self._made.name) if self._made else directory or Path()
-        self.directory.chmod(0o755)  # noqa: S103 - the server's user goes through it
+        self.directory.chmod(0o755)
         self.socket = self.directory / "run" / "mcastd.sock"
         self.state_dir = self.directory / "state"
         self.log_path = self.directory / "log"
@@ -55,7 +60,12 @@ class McastdProcess:
         command = [*prefix, sys.executable, "-m", "mcastd.cli", "serve", *places, *arguments]
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("MCASTD_")} | {"PYTHONFAULTHANDLER": "1"}
         self.process = namespace.popen(
-            command, stderr=self._log, stdin=subprocess.DEVNULL, env={**inherited, **(environment or {})}, cwd=cwd
+            command,
+            stderr=self._log,
+            stdin=subprocess.DEVNULL,
+            env={**inherited, **(environment or {})},
+            cwd=cwd,
+            process_group=0,  # a Ctrl-C for the tests is not for it
         )
         self.channel = grpc.insecure_channel(f"unix:{self.socket}", options=_OPTIONS)
         self.routes = rs_grpc.RouteServiceStub(self.channel)
@@ -69,7 +79,7 @@ class McastdProcess:
                 self.close()
                 raise
 
-    def __enter__(self) -> "McastdProcess":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -170,7 +180,9 @@ def route(group: str, source: str, iif: str, *oifs: str, **fields: object) -> t.
     return t.Route(group=group, source=source, iif=iif, oifs=[t.Oif(interface=o) for o in oifs], **fields)  # type: ignore[arg-type]
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 5.0, message: Callable[[], str] = lambda: "it did not happen") -> float:
+def wait_until(
+    condition: Callable[[], bool], seconds: float = 5.0, message: Callable[[], str] = lambda: "it did not happen"
+) -> float:
     """Wait for a condition, looking every few milliseconds; how long it took, in seconds. AssertionError when it never holds."""
     began = time.monotonic()
     while not condition():

@@ -78,15 +78,22 @@ class Namespace:
         """Run `ip` with some commands ("link set lo up"), by one process; RuntimeError with its words when one fails."""
         with self.entered():
             done = subprocess.run(
-                ["ip", "-batch", "-"], input="\n".join(commands), capture_output=True, text=True, check=False, pass_fds=pass_fds
+                ["ip", "-batch", "-"],
+                input="\n".join(commands),
+                capture_output=True,
+                text=True,
+                check=False,
+                pass_fds=pass_fds,
+                process_group=0,  # Ctrl-C is for this process, which knows what to clean up, not for its helpers
             )
         if done.returncode:
-            raise RuntimeError(f"ip in {self.label}: {commands}: {done.stderr.strip()}")
+            first = commands if len(commands) < 10 else (*commands[:9], f"... {len(commands)} in all")
+            raise RuntimeError(f"ip in {self.label}: {first}: {done.stderr.strip()}")
 
     def command(self, *arguments: str, timeout: float = 30) -> str:
         """Run a command to its end and return what it wrote; RuntimeError with its words when it fails."""
         with self.entered():
-            done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=timeout)
+            done = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=timeout, process_group=0)
         if done.returncode:
             raise RuntimeError(f"{arguments} in {self.label}: {done.stderr.strip()}")
         return done.stdout
