@@ -82,6 +82,11 @@ class Executor:
                     self._engine.retry()
                 self._wake.clear()
         finally:
+            for future in self._waiting.values():
+                if not future.done():
+                    future.set_exception(
+                        McastdError(Reason.SHUTTING_DOWN, "the daemon is ending: the write is stored, the kernel follows at its next start")
+                    )
             self._thread.shutdown(wait=True)
 
     async def _drain(self) -> None:
