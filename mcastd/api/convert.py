@@ -31,6 +31,8 @@ _COMMON_CACHED = 65_536
 _COMMON_BYTES_MAX = 1024
 """What is remembered: unknown fields can make a message as large as a request."""
 
+_VERBS = ("is ", "has ", "holds ", "excludes ", "differs ")
+
 _SHOWN_MAX = 80
 """Characters of a value that an error quotes."""
 
@@ -45,13 +47,18 @@ _DUBIOUS = frozenset({0, 127, *range(224, 256)})
 
 _pton = socket.inet_pton
 _WILDCARDS = frozenset(t.Wildcard.values())
+_WILDCARD_NAMES = ", ".join(t.Wildcard.keys())
 
 
 def invalid(reason: Reason, field: str, value: object, remedy: str) -> McastdError:
-    """The error for a field; in one form everywhere. A long value is cut: errors travel in trailers, where 8 KiB is the limit."""
+    """The error for a field, whose `remedy` is a predicate ("is empty: ...") or a sentence; in one form everywhere.
+
+    A long value is cut: errors travel in trailers, where 8 KiB is the limit.
+    """
     if isinstance(value, str) and len(value) > _SHOWN_MAX:
         value = value[:_SHOWN_MAX] + "..."
-    return McastdError(reason, f"{field} {value!r}: {remedy}", field=field, value=value)
+    between = " " if remedy.startswith(_VERBS) else ": "
+    return McastdError(reason, f"{field} {value!r}{between}{remedy}", field=field, value=value)
 
 
 class _Common(NamedTuple):
@@ -132,7 +139,7 @@ def patches(messages: Iterable[t.RoutePatch]) -> list[Patch]:
         added = [(o.interface, o.ttl_threshold) for o in message.add_oifs]
         add = check_oifs(added, family, f"{where}.add_oifs")
         for n, name in enumerate(message.remove_oifs):
-            check_name(name.removeprefix("!"), f"{where}.remove_oifs[{n}]", glob=True)
+            check_pattern(name, f"{where}.remove_oifs[{n}]")
         both = {oif.interface for oif in add} & set(message.remove_oifs)
         if both:
             raise invalid(
@@ -150,9 +157,16 @@ def check_name(name: str, field: str, *, glob: bool) -> None:
         if len(name) > GLOB_MAX:
             raise invalid(Reason.INVALID_INTERFACE, field, name, f"is longer than {GLOB_MAX} characters: write a shorter pattern")
         if any(c in "/:" or c.isspace() or not c.isprintable() for c in name):
-            raise invalid(Reason.INVALID_INTERFACE, field, name, "holds characters that no interface name has")
+            raise invalid(Reason.INVALID_INTERFACE, field, name, "holds characters that no interface name has: write another")
     elif problem := name_problem(name):
         raise invalid(Reason.INVALID_INTERFACE, field, name, f"{problem}: name the interface as 'ip link' shows it")
+
+
+def check_pattern(text: str, field: str) -> None:
+    """Refuse what can't be a name, a pattern, or "!" and one of them."""
+    if text == "!":
+        raise invalid(Reason.INVALID_INTERFACE, field, text, "excludes nothing: write a name or a pattern after it")
+    check_name(text.removeprefix("!"), field, glob=True)
 
 
 def check_oifs(oifs: Sequence[tuple[str, int]], family: Family, field: str) -> tuple[Oif, ...]:
@@ -163,18 +177,24 @@ def check_oifs(oifs: Sequence[tuple[str, int]], family: Family, field: str) -> t
     by_name: dict[str, int] = {}
     for at, (name, ttl) in enumerate(oifs):
         where = f"{field}[{at}]"
-        check_name(name.removeprefix("!"), f"{where}.interface", glob=True)
+        check_pattern(name, f"{where}.interface")
         if ttl and family is Family.IPV6:
             raise invalid(Reason.INVALID_TTL, f"{where}.ttl_threshold", ttl, "IPv6 has no TTL thresholds: leave it 0")
         if ttl > TTL_MAX:
             raise invalid(
-                Reason.INVALID_TTL, f"{where}.ttl_threshold", ttl, f"1 to {TTL_MAX}, or 0 for the interface's own threshold"
+                Reason.INVALID_TTL,
+                f"{where}.ttl_threshold",
+                ttl,
+                f"is out of range: 1 to {TTL_MAX}, or 0 for the interface's own",
             )
         if ttl and name.startswith("!"):
             raise invalid(Reason.INVALID_TTL, f"{where}.ttl_threshold", ttl, "an exclusion has no threshold: leave it 0")
         if by_name.setdefault(name, ttl) != ttl:
             raise invalid(
-                Reason.INVALID_INTERFACE, f"{where}.interface", name, f"is there twice, with thresholds {by_name[name]} and {ttl}"
+                Reason.INVALID_INTERFACE,
+                f"{where}.interface",
+                name,
+                f"is there twice, with thresholds {by_name[name]} and {ttl}: leave one",
             )
         if f"!{name}" in by_name or (name.startswith("!") and name[1:] in by_name):
             raise invalid(Reason.INVALID_INTERFACE, f"{where}.interface", name, "is both named and excluded: say one of the two")
@@ -186,7 +206,7 @@ def read_table(table: int, family: Family, where: str) -> int:
     if not table:
         return 0
     if table > TABLE_MAX:
-        raise invalid(Reason.INVALID_VALUE, f"{where}.table", table, f"the kernel's tables go to {TABLE_MAX}")
+        raise invalid(Reason.INVALID_VALUE, f"{where}.table", table, f"is too large: the kernel's tables go to {TABLE_MAX}")
     if table not in DEFAULT_TABLE_NUMBERS:
         return table
     if (table == 253) != (family is Family.IPV4):
@@ -198,7 +218,7 @@ def read_table(table: int, family: Family, where: str) -> int:
 def read_table_of_both(table: int, field: str) -> int:
     """The table's number where both families are meant."""
     if table > TABLE_MAX:
-        raise invalid(Reason.INVALID_VALUE, field, table, f"the kernel's tables go to {TABLE_MAX}")
+        raise invalid(Reason.INVALID_VALUE, field, table, f"is too large: the kernel's tables go to {TABLE_MAX}")
     return 0 if table in DEFAULT_TABLE_NUMBERS else table
 
 
@@ -238,7 +258,7 @@ def _addresses(group: str, source: str, where: str) -> tuple[bytes, bytes]:
 
 def _address(text: str, field: str, reason: Reason, what: str) -> bytes:
     if not text and reason is Reason.INVALID_SOURCE:
-        raise _template(field, "(*,G): the source is empty")
+        raise _template(field, text, "is empty")
     if not text:
         raise invalid(reason, field, text, f"is empty: give {what}")
     address, slash, length = text.partition("/")
@@ -247,7 +267,7 @@ def _address(text: str, field: str, reason: Reason, what: str) -> bytes:
     except ValueError:
         raise invalid(reason, field, text, f"is no IPv4 or IPv6 address: give {what}") from None
     if slash and read_prefix_length(length, 8 * len(packed), reason, field, text) < 8 * len(packed):
-        raise _template(field, f"{text}: a prefix")
+        raise _template(field, text, "is a prefix")
     return packed
 
 
@@ -258,16 +278,19 @@ def read_prefix_length(length: str, bits: int, reason: Reason, field: str, text:
     return int(length)
 
 
-def _template(field: str, what: str) -> McastdError:
-    text = f"{field}: {what} makes the route a template, which this version of mcastd does not have: give exact (S,G) routes"
-    return McastdError(Reason.NOT_IMPLEMENTED, text, field=field, feature="templates")
+def _template(field: str, value: str, what: str) -> McastdError:
+    text = f"{field} {value!r} {what}, so the route is a template: this version of mcastd has none, give one source and one group"
+    return McastdError(Reason.NOT_IMPLEMENTED, text, field=field, value=value, feature="templates")
 
 
 def _group_error(packed: bytes, field: str, text: str) -> McastdError:
     if not is_multicast(packed):
-        return invalid(Reason.INVALID_GROUP, field, text, "is no multicast address (224.0.0.0/4, ff00::/8)")
+        return invalid(Reason.INVALID_GROUP, field, text, "is no multicast address: give one of 224.0.0.0/4 or ff00::/8")
     return invalid(
-        Reason.LINK_LOCAL_GROUP, field, text, "is link-local, which no router forwards (224.0.0.0/24, ff00:: to ff02:: scopes)"
+        Reason.LINK_LOCAL_GROUP,
+        field,
+        text,
+        "is link-local (224.0.0.0/24, IPv6 scopes 0 to 2), which no router forwards: use a wider one",
     )
 
 
@@ -278,7 +301,9 @@ def _check_source(packed: bytes, field: str, text: str) -> None:
             raise invalid(Reason.INVALID_SOURCE, field, text, "is a multicast address, which never sends: give the sender's own")
         unusable = not any(packed) or (first in {0, 127} if len(packed) == 4 else packed == b"\0" * 15 + b"\1")
         if unusable or packed == b"\xff" * 4:
-            raise invalid(Reason.INVALID_SOURCE, field, text, "is no address that a packet to forward can come from")
+            raise invalid(
+                Reason.INVALID_SOURCE, field, text, "is no address that a packet to forward can come from: give the sender's own"
+            )
 
 
 def _check_rest(message: t.Route, where: str) -> None:
@@ -286,7 +311,12 @@ def _check_rest(message: t.Route, where: str) -> None:
         text = f"{where}.join: this version of mcastd holds no group memberships: leave it unset and join by another program"
         raise McastdError(Reason.NOT_IMPLEMENTED, text, field=f"{where}.join", feature="joins")
     if message.wildcard not in _WILDCARDS:
-        raise invalid(Reason.INVALID_VALUE, f"{where}.wildcard", message.wildcard, "is a value that this version does not know")
+        raise invalid(
+            Reason.INVALID_VALUE,
+            f"{where}.wildcard",
+            message.wildcard,
+            f"is unknown to this version: choose from {_WILDCARD_NAMES}",
+        )
     if message.HasField("idle_timeout"):
         text = "is for templates: an exact (S,G) stays until it is deleted"
         raise invalid(Reason.INVALID_VALUE, f"{where}.idle_timeout", _seconds_text(message.idle_timeout), text)
@@ -303,7 +333,7 @@ def _route_key(message: t.RouteKey, where: str) -> bytes:
 def check_cookie(cookie: str, field: str) -> None:
     """Refuse one that is too long."""
     if len(cookie.encode()) > COOKIE_MAX:
-        raise invalid(Reason.INVALID_VALUE, field, cookie, f"is longer than {COOKIE_MAX} bytes of UTF-8")
+        raise invalid(Reason.INVALID_VALUE, field, cookie, f"is longer than {COOKIE_MAX} bytes of UTF-8: shorten it")
 
 
 def foreign_route(key: bytes, iif: str, oifs: Iterable[tuple[str, int]]) -> Route:

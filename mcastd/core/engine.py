@@ -171,7 +171,6 @@ class Engine:
                 kernel.vifs.rename(vif.ifindex, link.name)
         for shape in [*kernel.shapes.values(), *kernel.pins.values()]:
             self._resolve(shape, Work())
-            shape.revision = 0  # That its entries are found as they were is no change.
         self.enqueue(adopt_entries(kernel, self.desired.routes, entries, suspect=suspect))
 
     def lost(self, key: bytes) -> bool:

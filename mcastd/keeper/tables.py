@@ -101,7 +101,11 @@ class Tables:
             raise McastdError(Reason.INVALID_VALUE, f"table {table} is the default table, which is called 0", table=table)
         if (table, Family.IPV4) not in self._sockets:
             if len(self._sockets) >= (TABLES_MAX + 1) * len(self._families):
-                raise McastdError(Reason.TOO_MANY_ITEMS, f"{TABLES_MAX} tables are open already", limit=TABLES_MAX)
+                raise McastdError(
+                    Reason.TOO_MANY_ITEMS,
+                    f"table {table} can't be opened: {TABLES_MAX} others are, which is the limit",
+                    limit=TABLES_MAX,
+                )
             try:
                 for family in self._families:
                     self._open_one(table, family)

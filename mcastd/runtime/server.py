@@ -151,6 +151,7 @@ async def _run(settings: Settings, daemon: Daemon, keeper: KeeperClient, links: 
         await listeners.stop(0 if failed else GRACE)
         return 1 if failed else 0
     finally:
+        await listeners.stop(0)  # After an error; gRPC's servers complain of a loop that is gone otherwise.
         await http.stop()
         for task in (waiting, *reversed(tasks)):
             if not task.done():
