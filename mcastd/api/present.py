@@ -200,8 +200,10 @@ def write_result(outcome: Outcome, *, every: bool, tried: bool) -> tuple[rs.Writ
             continue
         changes.add(change)
     if tried:
+        # A request may name a route again and change it then: what it was before has no state any more.
+        changed = {change.after.key for change in outcome.changes if change.after is not None} if outcome.kept else set()
         for index, kept in outcome.kept:
-            if kept.state is not RouteState.PROGRAMMED:
+            if kept.state is not RouteState.PROGRAMMED and kept.key not in changed:
                 result.failed += kept.state is RouteState.FAILED
                 changes.add(Change(Action.NONE, index, None, kept))
     return result, changes.omitted

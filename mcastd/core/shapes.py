@@ -34,6 +34,11 @@ class Shape(Fate):
         """Whether a VIF was wanting."""
         self.names, self.globs = interest(paths)
 
+    def in_force(self, key: bytes) -> bool:
+        """Whether the kernel has acknowledged an entry of this key that does what `forwarding` says."""
+        have, want = self.kernel.actual.get(key), self.forwarding
+        return have is want or (have is not None and want is not None and have.packed == want.packed)
+
     def cares_about(self, name: str) -> bool:
         """Whether a change of the interface of this name can change the resolution."""
         return name in self.names or any(glob_matcher(g).match(name) for g in self.globs)
@@ -100,7 +105,7 @@ def resolve(shape: Shape, world: World) -> bool:
     forwarding: Forwarding | None = None
     installed: list[str] = []
     if iif is not None and shape.kernel.opened:
-        # Without the iif nothing is taken: numbers that come and go unused would feed the starved, this shape among them, for ever.
+        # Without the iif nothing is taken: numbers that come and go unused would feed the starved, itself among them, for ever.
         _acquire(shape, [iif.ifindex], world, wanted)
         parent = shape.held.get(iif.ifindex)
         if parent is not None:

@@ -105,6 +105,10 @@ class Fate:
         self.revision = 0
         """Of the last change."""
 
+    def in_force(self, key: bytes) -> bool:  # noqa: ARG002 - one that knows the kernel's entries looks there
+        """Whether the entry of one of these routes does already what `forwarding` says."""
+        return True
+
 
 NO_FATE = Fate()
 """Of a route that is not in force (yet, or any more)."""
@@ -134,12 +138,16 @@ class Route:
 
     @property
     def state(self) -> RouteState:
-        """Where it stands now."""
+        """Where it stands now: an entry that is still to be changed is not what was asked, so not PROGRAMMED yet."""
         if self.problem is not None:
             return RouteState.FAILED
-        if not self.installed_at and self.fate.forwarding is not None:
-            return RouteState.PENDING
-        return self.fate.state
+        fate = self.fate
+        if fate.forwarding is not None:
+            if not self.installed_at:
+                return RouteState.PENDING
+            if fate.state is RouteState.PROGRAMMED and not fate.in_force(self.key):
+                return RouteState.PARTIAL
+        return fate.state
 
     def copy(self) -> "Route":
         """The same intent, of which nothing has become yet."""

@@ -82,11 +82,10 @@ class Executor:
                     self._engine.retry()
                 self._wake.clear()
         finally:
+            text = "the daemon is ending: the write is stored, and the kernel follows when it is back"
             for future in self._waiting.values():
                 if not future.done():
-                    future.set_exception(
-                        McastdError(Reason.SHUTTING_DOWN, "the daemon is ending: the write is stored, the kernel follows at its next start")
-                    )
+                    future.set_exception(McastdError(Reason.SHUTTING_DOWN, text))
             self._thread.shutdown(wait=True)
 
     async def _drain(self) -> None:

@@ -1,0 +1,208 @@
+"""The world of the engine's state machine: a fake router, a model of what owners asked for, and the invariants that tie them.
+
+Rules (in test_engine.py) move the world; `check_always` holds at every moment, `check_settled` when the plan has come to its end.
+"""
+
+from collections.abc import Iterable
+
+from mcastd.core.vifs import VifState
+from mcastd.model.address import Family, key_family, key_table
+from mcastd.model.errors import Reason
+from mcastd.model.interface import Link
+from mcastd.model.route import Paths, Route, RouteState
+from tests.fakekernel import FakeKernel, Where
+from tests.fakerouter import Router
+from tests.property.oracle import Verdict, judge
+from tests.property.wishes import Wishes
+
+TICKS = 20_000
+"""Moves in which any plan here must come to its end."""
+
+
+class World:
+    """A router and everything that is known about it from outside."""
+
+    def __init__(self, *names: str) -> None:
+        self.router = Router(*names, routes_max=9)
+        self.wanted: Wishes = {}
+        """What was acknowledged."""
+        self.thresholds: dict[str, int] = {}
+        self.pins: set[tuple[str, int]] = set()
+        self.may_send: dict[bytes, set[int]] = {}
+        """Ifindexes that an intent of this key has named since the last time all was settled."""
+        self.may_take: dict[bytes, set[int]] = {}
+        self.foreign: set[bytes] = set()
+        self.revision = 0
+        self.revisions: dict[bytes, int] = {}
+        self.etags: dict[tuple[bytes, int], object] = {}
+        self.owners: dict[str, int] = {}
+        self.router.watch = self.check_always
+
+    @property
+    def kernel(self) -> FakeKernel:
+        """The kernel."""
+        return self.router.kernel
+
+    # --- at every moment ---------------------------------------------------------------------------------------------
+
+    def allow(self) -> None:
+        """Take note of what the intents name just now, in the engine's view of the links and in the kernel's."""
+        for links in (self.kernel.links.values(), self.router.engine.world.by_index.values()):
+            for key, (_, paths, _) in self.wanted.items():
+                verdict = self.judge(key, paths, links)
+                self.may_send.setdefault(key, set()).update(verdict.oifs)
+                if verdict.iif is not None:
+                    self.may_take.setdefault(key, set()).add(verdict.iif)
+
+    def check_always(self) -> None:
+        """No entry sends a stream, or takes one, where neither the old nor the new intent of its key wants it."""
+        self.allow()
+        for table in self.kernel.tables.values():
+            for key in table.entries.keys() - self.foreign:
+                known = self.kernel.paths(key)
+                assert known is not None
+                assert set(known[1]) <= self.may_send.get(key, set()), f"{key.hex()} is sent to {known[1]}"
+                assert known[0] in {0, *self.may_take.get(key, set())}, f"{key.hex()} is taken from {known[0]}"
+
+    def check_desired(self) -> None:
+        """Readers see what was acknowledged, and nothing else; revisions only grow."""
+        engine = self.router.engine
+        assert {k: (r.owner, r.paths, r.cookie) for k, r in engine.desired.routes.items()} == self.wanted
+        counts: dict[str, int] = {}
+        for owner, _, _ in self.wanted.values():
+            counts[owner] = counts.get(owner, 0) + 1
+        assert {owner: n for owner, n in engine.desired.entries.items() if n} == counts
+        assert engine.revision >= self.revision
+        self.revision = engine.revision
+        for key, route in engine.desired.routes.items():
+            revision = max(route.revision, route.fate.revision)
+            assert self.revisions.get(key, 0) <= revision <= engine.revision
+            self.revisions[key] = revision
+        for name, record in engine.desired.owners.items():
+            assert self.owners.get(name, 0) <= record.revision <= engine.revision
+            self.owners[name] = record.revision
+
+    # --- when all is done --------------------------------------------------------------------------------------------
+
+    def judge(self, key: bytes, paths: Paths, links: Iterable[Link] | None = None) -> Verdict:
+        """What the route ought to come to."""
+        return judge(paths, key_family(key), self.kernel.links.values() if links is None else links, self.thresholds)
+
+    def settle(self) -> None:
+        """Let the plan come to its end, with what the kernel refuses; then all that is said is true."""
+        self.router.settle(TICKS)
+        self.allow()
+        self.check_desired()
+        for route in self.router.engine.desired.routes.values():
+            self.check_route(route)
+            self.check_etag(route)
+        self.check_vifs()
+
+    def heal(self) -> None:
+        """Let the kernel refuse nothing any more, and the plan come to its end: then everything is as it ought to be."""
+        self.kernel.refusals.clear()
+        self.router.keeper.busy.clear()
+        self.settle()
+        for _ in range(3):
+            if self.router.engine.troubled:
+                self.router.engine.retry()
+                self.settle()
+        assert not self.router.engine.troubled
+        for route in self.router.engine.desired.routes.values():
+            self.check_healed(route)
+        ours = {key for table in self.kernel.tables.values() for key in table.entries} - self.foreign
+        assert ours == {r.key for r in self.router.engine.desired.routes.values() if r.fate.forwarding is not None}
+        self.may_send, self.may_take = {}, {}
+        self.check_always()
+        self.check_rest()
+
+    def check_route(self, route: Route) -> None:
+        """What is said of a route is what the kernel does, whatever that is."""
+        verdict, known = self.judge(route.key, route.paths), self.kernel.paths(route.key)
+        if route.state is RouteState.FAILED:
+            assert (route.problem or route.fate.problem) is not None
+            return
+        if route.state is RouteState.PENDING:
+            assert known is None or route.key in self.foreign
+            assert verdict.iif is None or route.fate.problem is not None
+            return
+        assert known is not None
+        assert verdict.iif is not None
+        assert known[0] == verdict.iif
+        names = {self.kernel.links[ifindex].name: ttl for ifindex, ttl in known[1].items()}
+        assert tuple(sorted(names)) == route.fate.installed_oifs
+        assert known[1].items() <= verdict.oifs.items()
+        wanting = {self.kernel.links[ifindex].name for ifindex in verdict.oifs.keys() - known[1].keys()}
+        assert set(route.fate.missing) == verdict.missing | wanting
+        assert (route.state is RouteState.PARTIAL) == bool(route.fate.missing) == (route.fate.problem is not None)
+        assert route.installed_at
+        self.check_packet(route, verdict.iif, known[1])
+
+    def check_etag(self, route: Route) -> None:
+        """One revision of a route never stands for two contents, in one life of the server or in several."""
+        fate = route.fate
+        content = route.owner, route.paths, route.cookie, route.state, fate.installed_oifs, fate.missing
+        assert self.etags.setdefault((route.key, max(route.revision, fate.revision)), content) == content
+
+    def check_packet(self, route: Route, iif: int, oifs: dict[int, int]) -> None:
+        """A packet goes where the route's status says."""
+        names = tuple(sorted(self.kernel.links[i].name for i in self.kernel.forward(route.key, iif, 255)))
+        assert names == route.fate.installed_oifs
+        for ttl in set(oifs.values()):
+            assert self.kernel.forward(route.key, iif, ttl) == sorted(i for i, threshold in oifs.items() if threshold < ttl)
+
+    def check_healed(self, route: Route) -> None:
+        """Nothing but a want of VIFs keeps a route from what it asks for."""
+        verdict = self.judge(route.key, route.paths)
+        if route.fate.problem is not None and route.fate.problem.reason is Reason.VIF_TABLE_FULL:
+            vifs = self.kernel.tables[key_table(route.key), key_family(route.key)].vifs
+            assert None not in vifs
+            assert len(set(vifs)) == len(vifs)
+            assert route.state is (RouteState.PARTIAL if route.fate.forwarding else RouteState.PENDING)
+            return
+        assert route.state is verdict.state
+        assert set(route.fate.missing) == verdict.missing
+        if verdict.iif is not None:
+            assert self.kernel.paths(route.key) == (verdict.iif, verdict.oifs)
+
+    def check_vifs(self) -> None:
+        """The numbers in use are those that shapes hold, as often; kernel, keeper and engine agree on them."""
+        for kernel in self.router.engine.tables.values():
+            users: dict[int, int] = {}
+            for shape in [*kernel.shapes.values(), *kernel.pins.values()]:
+                for ifindex, number in shape.held.items():
+                    slot = kernel.vifs.slots[number]
+                    assert slot is not None
+                    assert slot.ifindex == ifindex
+                    users[number] = users.get(number, 0) + 1
+            for number, slot in enumerate(kernel.vifs.slots):
+                if slot is not None:
+                    assert slot.users == users.get(number, 0)
+                    assert slot.users or kernel.vifs._bits[number], f"VIF {number} leaks: {slot.state}"
+            if kernel.opened:
+                where = kernel.table, kernel.family
+                assert self.router.keeper.maps[where] == kernel.vifs.map_entries()
+                held = {n: s.ifindex for n, s in enumerate(kernel.vifs.slots) if s is not None and s.state is VifState.ACTIVE}
+                present = self.kernel.tables[where].vifs
+                assert {n: ifindex for n, ifindex in enumerate(present) if n in held} == held
+
+    def check_rest(self) -> None:
+        """Once healed: VIFs are exactly those needed, none is kept for anything else; another settling does nothing."""
+        needed: dict[Where, set[int]] = {}
+        for key, (_, paths, _) in self.wanted.items():
+            needed.setdefault((key_table(key), key_family(key)), set()).update(self.judge(key, paths).ifindexes)
+        for name, table in self.pins:
+            pinned = {link.ifindex for link in self.kernel.links.values() if link.name == name and link.multicast}
+            for family in Family:
+                needed.setdefault((table, family), set()).update(pinned)
+        for where, table_ in self.kernel.tables.items():
+            have = [vif for vif in table_.vifs if vif is not None]
+            want = needed.get(where, set())
+            assert len(have) == len(set(have))
+            if len(want) <= len(table_.vifs):
+                assert set(have) == want
+            else:
+                assert set(have) <= want
+        self.router.lines.clear()
+        assert self.router.settle(TICKS) == 0
+        assert self.router.lines == []

@@ -1,0 +1,56 @@
+"""mcastd.core.plan: works that take turns."""
+
+from mcastd.core.plan import Work, WorkQueue
+from mcastd.model.effect import BATCH
+from tests.fakerouter import sg
+
+
+def test_a_work_is_taken_in_batches() -> None:
+    work = Work(sg(n) for n in range(BATCH + 5))
+    assert work.take() == [sg(n) for n in range(BATCH)]
+    assert work.remaining == 5
+    work.add([sg(9999)])
+    assert work.take() == [*(sg(n) for n in range(BATCH, BATCH + 5)), sg(9999)]
+    assert (work.remaining, work.take()) == (0, [])
+
+
+def test_works_take_turns() -> None:
+    queue, long, short = WorkQueue(), Work(sg(n) for n in range(3 * BATCH)), Work([sg(60_000)])
+    queue.push(long)
+    queue.push(short)
+    order = []
+    while (turn := queue.next()) is not None:
+        order.append((turn[0], len(turn[1])))
+        queue.took(turn[0])
+    assert order == [(long, BATCH), (short, 1), (long, BATCH), (long, BATCH)]
+    assert queue.finished == [short, long]
+    assert len(queue) == 0
+
+
+def test_a_work_that_is_taken_is_not_finished_before_it_is_given_back() -> None:
+    queue, work = WorkQueue(), Work([sg(1)])
+    queue.push(work)
+    assert len(queue) == 1
+    assert queue.next() == (work, [sg(1)])
+    assert not work.finished
+    queue.took(work)
+    assert work.finished
+
+
+def test_a_work_that_grows_while_it_is_out_goes_on() -> None:
+    queue, work = WorkQueue(), Work([sg(1)])
+    queue.push(work)
+    queue.next()
+    work.add([sg(2)])
+    queue.took(work)
+    assert not work.finished
+    assert queue.next() == (work, [sg(2)])
+
+
+def test_an_empty_work_is_finished_at_its_turn() -> None:
+    queue, work = WorkQueue(), Work()
+    queue.push(work)
+    assert queue.next() == (work, [])
+    queue.took(work)
+    assert work.finished
+    assert queue.next() is None
