@@ -36,8 +36,9 @@ class Listeners:
         self._listens = listens
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # The stubs lack it.
         names = [service.full_name for service in binding.services()]
-        self._names = ["", *names]
         objects = binding.handlers(daemon)
+        self._names = ["", *names]
+        self._served = ["", *(service.full_name for service in binding.services() if service.name in objects)]
         reflected = reflection.bind([*names, health.SERVICE_NAME])
         self._servers: list[grpc.aio.Server] = []
         for listen in listens:
@@ -55,8 +56,8 @@ class Listeners:
             await server.start()
 
     async def serving(self) -> None:
-        """All is ready."""
-        for name in self._names:
+        """All is ready, but for the services of which this version has nothing."""
+        for name in self._served:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self, grace: float) -> None:

@@ -62,7 +62,7 @@ class RoutePresenter:
         """What the owner wants, and what is."""
         fate, installed_at, problem = route.fate, route.installed_at, route.problem
         table, group, source = split_key(route.key)
-        kind = (fate, fate.revision, route.owner, route.monitored, table, not installed_at, problem is not None)
+        kind = (fate, fate.revision, route.owner, route.monitored, table, not installed_at, route.state)
         alike = self._alike.get(kind)
         if alike is None:
             alike = self._alike[kind] = _common(route, table)

@@ -152,8 +152,8 @@ def _set_fate(shape: Shape, forwarding: Forwarding | None, installed: tuple[str,
     shape.missing = tuple(wanted.missing)
     shape.problem = wanted.problem
     if forwarding is None:
-        refused = wanted.problem is not None and wanted.problem.reason in {Reason.KERNEL_ERROR, Reason.MROUTE_SOCKET_BUSY}
-        shape.state = RouteState.FAILED if refused else RouteState.PENDING
+        refused = wanted.problem is not None and wanted.problem.reason is Reason.KERNEL_ERROR
+        shape.state = RouteState.FAILED if refused or shape.kernel.problem is not None else RouteState.PENDING
     else:
         shape.state = RouteState.PROGRAMMED if wanted.problem is None else RouteState.PARTIAL
 

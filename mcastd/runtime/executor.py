@@ -48,6 +48,8 @@ class Executor:
         self._keeper = keeper
         self._tables = tables
         self._metrics = metrics
+        self._closed_tables: dict[int, str] = {}
+        """Why tables can't be opened, as the log has it."""
         self._wake = asyncio.Event()
         self._quiet = asyncio.Event()
         self._waiting: dict[Work, asyncio.Future[None]] = {}
@@ -157,7 +159,9 @@ class Executor:
         try:
             opened = await self._keeper.open_table(table)
         except McastdError as exc:
-            _log.warning("a table can't be opened", extra={"table": table, "error": str(exc)})
+            if self._closed_tables.get(table) != str(exc):  # It is tried again and again; one line says it.
+                self._closed_tables[table] = str(exc)
+                _log.warning("a table can't be opened; it is tried again", extra={"table": table, "error": str(exc)})
             return {f: result.get(f, exc.problem) if f not in result else None for f in Family}
         for family in Family:
             if family in opened and (table, family) not in self._tables:

@@ -1,0 +1,12 @@
+"""The exit codes of the program."""
+
+ITEMS_FAILED = 1
+USAGE = 2
+"""A wrong command line, as click has it, or a file that can't be read or written."""
+CHANGES = 3
+"""A dry run with --exit-code has found changes."""
+RPC = 64
+"""Plus the number of the gRPC status, as grpcurl has it."""
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+"""128 and the number of SIGPIPE: what a shell shows of any program whose reader has gone."""

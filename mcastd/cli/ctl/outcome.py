@@ -1,0 +1,98 @@
+"""What came of a call: the summary of a write, and the exit code. From the names that the contract gives its numbers."""
+
+from collections.abc import Iterator
+
+from google.protobuf.message import Message
+
+from mcastd.cli.ctl import codes
+from mcastd.cli.ctl.contract import changes_state, descriptor_of
+from mcastd.cli.ctl.failure import one_line
+from mcastd.cli.ctl.output import rows_of
+from mcastd.cli.ctl.shape import Shape, shape_of
+from mcastd.cli.ctl.tree import Command
+
+OMITTED = "mcastd-changes-omitted"
+"""Trailing metadata: how many changes the daemon has left out of an answer for its size."""
+
+MOST_ERRORS = 10
+
+_PLAN = (("created", "+"), ("updated", "~"), ("deleted", "-"), ("unchanged", "="))
+
+
+class Outcome:
+    """Adds up the answers of one call."""
+
+    def __init__(self, command: Command, *, dry_run: bool) -> None:
+        """Begin with nothing."""
+        self._command = command
+        self._dry_run = dry_run
+        self._writes = changes_state(command.method)
+        self._numbers: dict[str, int] = {}
+        self._errors = 0
+        self._told: dict[str, None] = {}
+
+    def add(self, answer: Message) -> None:
+        """Count an answer in."""
+        if not self._writes:
+            return
+        for name, number in _numbers(answer):
+            self._numbers[name] = number
+        rows = [row for row in rows_of(answer, self._command.rows) if self._command.rows and _has_error(row)]
+        for row in rows:
+            self._told.setdefault(f"mcastctl: {row.error.reason}: {one_line(row.error.message)}")  # type: ignore[attr-defined] # it has one
+        if "failed" not in self._numbers:
+            self._errors += len(rows)
+
+    def errors(self) -> list[str]:
+        """What is wrong with items, a line for each problem; of many the first."""
+        lines = list(self._told)
+        more = len(lines) - MOST_ERRORS
+        return [*lines[:MOST_ERRORS], *([f"mcastctl: and {more} more (-o json has all)"] if more > 0 else [])]
+
+    def summary(self) -> str:
+        """One line, as `created 3, failed 0, revision 412`; empty for what only reads, or tells nothing."""
+        numbers = dict(self._numbers)
+        if self._errors:
+            numbers["failed"] = self._errors
+        if not self._dry_run:
+            shown = [f"{name} {number}" for name, number in _spoken(numbers) if number or name == "failed"]
+            return ", ".join(shown)
+        counts = [f"{sign}{numbers.pop(name)}" for name, sign in _PLAN if name in numbers]
+        rest = [f"{name} {number}" for name, number in _spoken(numbers) if number and name != "revision"]
+        return "plan: " + ", ".join([" ".join(counts), *rest] if counts else rest or ["nothing to do"])
+
+    def exit_code(self, *, tell_changes: bool) -> int:
+        """0, or what failed items and the changes that a dry run found call for."""
+        if self._numbers.get("failed") or self._errors:
+            return codes.ITEMS_FAILED
+        changes = any(number for name, number in self._numbers.items() if _is_change(name))
+        return codes.CHANGES if tell_changes and self._dry_run and changes else 0
+
+
+def _numbers(message: Message) -> Iterator[tuple[str, int]]:
+    """The integers of an answer and of messages in it, by name."""
+    for field in descriptor_of(message).fields:
+        if field.is_repeated:
+            continue
+        if shape_of(field) is Shape.INTEGER:
+            yield field.name, getattr(message, field.name)
+        elif shape_of(field) is Shape.MESSAGE and message.HasField(field.name) and field.message_type is not None:
+            # A row (SetInterfaceResponse.interface) is data, not the outcome: an outcome says so by its name or its counts.
+            inner = field.message_type.fields_by_name
+            if "revision" in inner or "failed" in inner:
+                yield from _numbers(getattr(message, field.name))
+
+
+def _spoken(numbers: dict[str, int]) -> list[tuple[str, int]]:
+    """Numbers with names as people say them, the revision last."""
+    ordered = sorted(numbers.items(), key=lambda one: one[0] == "revision")
+    return [(name.replace("_", " "), number) for name, number in ordered]
+
+
+def _is_change(name: str) -> bool:
+    return name in {"created", "updated", "deleted", "removed"} or name.endswith("_changed")
+
+
+def _has_error(row: Message) -> bool:
+    field = descriptor_of(row).fields_by_name.get("error")
+    return field is not None and field.message_type is not None and not field.is_repeated and row.HasField("error")
