@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from mcast.v1 import route_service_pb2 as rs
+from mcast.v1 import services_pb2 as sv
 from mcast.v1 import types_pb2 as t
 from mcastd.kernel import mfc_dump
 from mcastd.model.address import Family, exact_key, pack_address
 from tests.e2e.departures import Departures
 from tests.e2e.notices import MfcNotices
-from tests.testbed import Sender, Testbed
+from tests.testbed import Port, Sender, Testbed
 from tests.testbed.daemon import McastdProcess, route, wait_until
 
 PROGRAMMED = t.ROUTE_STATE_PROGRAMMED
@@ -95,13 +96,38 @@ class Router:
         """What has become of a route."""
         return self.daemon.state(to.group if isinstance(to, Sender) else group(self.family, to), self.source)
 
-    def wait_state(self, to: Sender | int, state: "t.RouteState", seconds: float = 10) -> float:
-        """Wait until a route is in a state; how long it took."""
-        return wait_until(lambda: self.status(to).state == state, seconds, lambda: f"never in that state: {self.status(to)}")
+    def wait_state(self, to: Sender | int, state: "t.RouteState", *oifs: str) -> None:
+        """Wait until a route is in a state, and the kernel's entry sends to what the status says (`oifs`, if given)."""
+        name = to.group if isinstance(to, Sender) else group(self.family, to)
+        key = exact_key(0, pack_address(name), pack_address(self.source))
+
+        def there() -> bool:
+            status = self.status(to)
+            if status.state != state or (oifs and set(status.installed_oifs) != set(oifs)):
+                return False
+            entry = self.kernel().get(key)
+            return entry is None if state == PENDING else entry is not None and set(entry[1]) == set(status.installed_oifs)
+
+        wait_until(there, 20, lambda: f"never in that state: {self.status(to)}; in the kernel: {self.kernel().get(key)}")
 
     def states(self) -> Counter[str]:
         """How many of all routes are in which state."""
         return Counter(t.RouteState.Name(one.status.state) for one in self.daemon.list_routes())
+
+    def plug(self, name: str) -> Port:
+        """Make an interface of the router, up, with a namespace behind it whose end is returned; the daemon has heard of it."""
+        near, _ = self.bed.connect(self.bed.namespace(f"behind {name}"), "eth0", self.namespace, name)
+        self.wait_links(name)
+        return near
+
+    def wait_links(self, *names: str) -> None:
+        """Wait until the daemon has heard that these interfaces are up."""
+
+        def heard() -> bool:
+            listed = self.daemon.interfaces.ListInterfaces(sv.ListInterfacesRequest(), timeout=10).interfaces
+            return set(names) <= {one.name for one in listed if one.up}
+
+        wait_until(heard, 20)
 
     # --- the kernel --------------------------------------------------------------------------------------------------
 

@@ -71,18 +71,20 @@ def test_globs_are_resolved_again_when_interfaces_come_and_go(router: Router) ->
     router.check_leaves(other)
     assert set(router.status(but_one).installed_oifs) == {"down1"}
 
-    router.bed.connect(router.bed.namespace("third"), "eth0", router.namespace, "down3")
-    router.bed.connect(router.bed.namespace("fourth"), "eth0", router.namespace, "spare1")
-    wait_until(lambda: {"down3", "spare1"} <= router.vifs().keys())
-    wait_until(lambda: set(router.status(every).installed_oifs) == {"down1", "down2", "down3"})
+    router.plug("down3")
+    router.plug("spare1")
+    router.wait_state(every, PROGRAMMED, "down1", "down2", "down3")
+    router.wait_state(but_one, PROGRAMMED, "down1", "down3")
+    router.wait_state(other, PROGRAMMED, "spare1")
     router.check_leaves(every, "down1", "down2", "down3")
     router.check_leaves(but_one, "down1", "down3")
     router.check_leaves(other, "spare1")
 
     router.rename("spare1", "down4")
     router.namespace.ip("link del down1")
-    wait_until(lambda: set(router.status(every).installed_oifs) == {"down2", "down3", "down4"})
-    wait_until(lambda: set(router.status(other).installed_oifs) == set())
+    router.wait_state(every, PROGRAMMED, "down2", "down3", "down4")
+    router.wait_state(but_one, PROGRAMMED, "down3", "down4")
+    wait_until(lambda: router.kernel()[router.key(other)] == ("up", ()))
     router.check_leaves(every, "down2", "down3", "down4")
     router.check_leaves(but_one, "down3", "down4")
     router.check_leaves(other)
@@ -137,7 +139,7 @@ RULE = {Family.IPV4: ("ip", "mrule"), Family.IPV6: ("ip", "-6", "mrule")}
 
 def test_tables_are_opened_when_routes_name_them(router: Router) -> None:
     """One (S,G) with another iif and other oifs in each table; a rule of the namespace chooses by the interface."""
-    second, _ = router.bed.connect(router.bed.namespace("second source"), "eth0", router.namespace, "in2")
+    second = router.plug("in2")
     router.namespace.command(*RULE[router.family], "add", "iif", "in2", "lookup", "100", "pref", "10")
     sender = router.sender()
     again = second.sender(sender.group, source=router.source)

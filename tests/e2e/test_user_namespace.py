@@ -20,6 +20,7 @@ AGAIN = [
 ]
 
 
+@pytest.mark.timeout(300)  # it is many tests
 def test_in_a_user_namespace() -> None:
     inner = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")} | {"CI": "true"}
     options = ["-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:xdist"]
@@ -31,7 +32,7 @@ def test_in_a_user_namespace() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=280,
     )
     assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-2000:]
     assert "skipped" not in done.stdout
