@@ -1,25 +1,25 @@
-"""What the demo asks of mcastd, and nothing else in the demo speaks gRPC: routes go in and come out as plain values."""
+"""What the demo asks of mcastd: commands of mcastctl, which the reader sees as they are run, and what came of them."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import grpc
-from google.protobuf.duration_pb2 import Duration
-
-from mcast.v1 import route_service_pb2 as rs
-from mcast.v1 import services_pb2 as sv
-from mcast.v1 import types_pb2 as t
 from tests.testbed.daemon import McastdProcess
-from tests.testbed.daemon import route as route_message
 
-DEADLINE = 10.0
-"""Seconds that mcastd has for an answer."""
+DEADLINE = 30.0
+"""Seconds that a command has, on however busy a machine."""
 
-PUT = "RouteService.PutRoutes"
-PATCH = "RouteService.PatchRoutes"
-LIST = "RouteService.ListRoutes"
-SHUTDOWN = "DaemonService.Shutdown"
+_PROGRAM = (sys.executable, "-m", "mcastd.cli.ctl.main")
+
+Command = tuple[str, ...]
+"""The words after mcastctl."""
+
+LIST: Command = ("route", "list", "-c", "--max-age", "0")
+SHUTDOWN: Command = ("shutdown", "--yes")
 
 
 class CallError(Exception):
@@ -50,62 +50,82 @@ class Written:
     updated: int
     exceptions: tuple[str, ...]
     """Routes that the kernel does not forward exactly as asked, each with its reason."""
+    summary: str
+    """The same in mcastctl's words."""
+
+
+def add(route: Route) -> Command:
+    """The command that creates a route."""
+    oifs = (word for oif in route.oifs for word in ("-O", oif))
+    return ("route", "add", route.group, route.source, "--iif", route.iif, *oifs)
+
+
+def remove_oif(route: Route, oif: str) -> Command:
+    """The command that takes one outgoing interface off a route, whatever the others are."""
+    return ("route", "patch", route.group, route.source, "--del-oif", oif)
+
+
+def shown(command: Command) -> str:
+    """A command as a person types it."""
+    return " ".join(("mcastctl", *command))
 
 
 class Controller:
-    """A program that drives mcastd."""
+    """Whoever drives mcastd by mcastctl."""
 
     def __init__(self, mcastd: McastdProcess) -> None:
-        self._mcastd = mcastd
+        self._environment = {**os.environ, "MCASTD_ADDRESS": f"unix:{mcastd.socket}"}
 
-    def put(self, routes: Sequence[Route]) -> Written:
-        """Create or replace routes."""
-        messages = [route_message(route.group, route.source, route.iif, *route.oifs) for route in routes]
-        with _named(PUT):
-            return _written(self._mcastd.routes.PutRoutes(rs.PutRoutesRequest(routes=messages), timeout=DEADLINE).result)
+    def text(self, command: Command) -> str:
+        """What a command prints."""
+        return self._run(command).stdout
 
-    def remove_oif(self, route: Route, oif: str) -> Written:
-        """Take one outgoing interface off a route, whatever the others are."""
-        patch = t.RoutePatch(key=t.RouteKey(group=route.group, source=route.source), remove_oifs=[oif])
-        with _named(PATCH):
-            return _written(self._mcastd.routes.PatchRoutes(rs.PatchRoutesRequest(patches=[patch]), timeout=DEADLINE).result)
+    def write(self, command: Command) -> Written:
+        """Run a command that changes routes."""
+        done = self._run((*command, "-o", "json"))
+        result = json.loads(done.stdout).get("result", {})
+        exceptions = tuple(map(_exception, result.get("changes", [])))
+        return Written(result.get("created", 0), result.get("updated", 0), exceptions, done.stderr.strip())
 
     def routes(self) -> list[Route]:
         """All routes, with what the kernel has counted by now."""
-        request = rs.ListRoutesRequest(counters=True, max_age=Duration())
-        with _named(LIST):
-            answers = list(self._mcastd.routes.ListRoutes(request, timeout=DEADLINE))
-        return [_route(message) for answer in answers for message in answer.routes]
+        return [_route(one) for one in json.loads(self.text((*LIST, "-o", "json")))]
 
-    def shutdown(self) -> None:
-        """End mcastd in order."""
-        with _named(SHUTDOWN):
-            self._mcastd.daemon.Shutdown(sv.ShutdownRequest(), timeout=DEADLINE)
-
-
-@contextmanager
-def _named(method: str) -> Iterator[None]:
-    try:
-        yield
-    except grpc.RpcError as exc:
-        said = f"{exc.code().name}: {exc.details()}" if hasattr(exc, "code") and hasattr(exc, "details") else str(exc)
-        raise CallError(f"{method}: {said}") from exc
-
-
-def _written(result: rs.WriteResult) -> Written:
-    exceptions = (f"{(one.after.group or one.before.group)}: {one.error.reason} {one.error.message}" for one in result.changes)
-    return Written(result.created, result.updated, tuple(exceptions))
+    def _run(self, command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+        # In a session of its own: Ctrl-C is for the demo, which lets a command that has begun come to its end.
+        try:
+            done = subprocess.run(
+                [*_PROGRAM, *command],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=DEADLINE,
+                env=self._environment,
+                start_new_session=True,
+            )
+        except subprocess.TimeoutExpired as exc:
+            raise CallError(f"{shown(tuple(command))}: no answer in {DEADLINE:g} s") from exc
+        if done.returncode:
+            raise CallError(f"{shown(tuple(command))}: exit code {done.returncode}: {done.stderr.strip()}")
+        return done
 
 
-def _route(message: t.Route) -> Route:
-    status = message.status
+def _exception(change: dict[str, Any]) -> str:
+    error, route = change.get("error", {}), change.get("after") or change.get("before") or {}
+    return f"{route.get('group', '')}: {error.get('reason', '')} {error.get('message', '')}"
+
+
+def _route(listed: dict[str, Any]) -> Route:
+    status = listed.get("status", {})
+    counters = status.get("counters", {})
     return Route(
-        group=message.group,
-        source=message.source,
-        iif=message.iif,
-        oifs=tuple(sorted(status.installed_oifs)),
-        state=t.RouteState.Name(status.state).removeprefix("ROUTE_STATE_"),
-        reason=status.last_error.reason,
-        packets=status.counters.packets,
-        bytes=status.counters.bytes,
+        group=listed["group"],
+        source=listed.get("source", ""),
+        iif=listed.get("iif", ""),
+        oifs=tuple(sorted(status.get("installed_oifs", []))),
+        state=status.get("state", "").removeprefix("ROUTE_STATE_"),
+        reason=status.get("last_error", {}).get("reason", ""),
+        packets=int(counters.get("packets", 0)),
+        bytes=int(counters.get("bytes", 0)),
     )

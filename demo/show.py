@@ -76,6 +76,17 @@ class Screen:
         for line in text.splitlines():
             self._line(f"{_INDENT}{line}".rstrip())
 
+    def command(self, line: str) -> None:
+        """A command that is run now, as a person would type it."""
+        self._space()
+        self._line(_INDENT + self._paint(line, Mark.CALL))
+
+    def output(self, text: str) -> None:
+        """What a command has printed, as it is."""
+        for line in text.splitlines():
+            self._line(f"{_INDENT}{line}")
+        self._space()
+
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> None:
         """A table, as wide as what is in it."""
         head = [Cell(column.title, Mark.FAINT) for column in columns]

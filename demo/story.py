@@ -82,16 +82,17 @@ def add_routes(play: Play) -> None:
     """Two routes in each family."""
     stage, screen = play.stage, play.screen
     wanted = list(stage.routes.values())
-    screen.step("Add routes in both families", calls.PUT)
-    screen.say("Packets of a source to a group come in at the iif and leave at every oif.")
-    screen.table(*views.intents(wanted))
-    began = time.perf_counter()
-    written = stage.controller.put(wanted)
-    took = (time.perf_counter() - began) * 1000
-    problems = list(written.exceptions)
-    if written.created != len(wanted):
-        problems.append(f"{written.created} of {len(wanted)} routes were created")
-    play.check(f"one call, {took:.1f} ms: {len(wanted)} routes are created", problems)
+    screen.step("Add routes in both families", "mcastctl route add")
+    screen.say(
+        "Packets of a source to a group come in at the iif and leave at every oif (-O). "
+        "MCASTD_ADDRESS tells mcastctl where its daemon is."
+    )
+    written = [_write(play, calls.add(route)) for route in wanted]
+    problems = [problem for one in written for problem in one.exceptions]
+    created = sum(one.created for one in written)
+    if created != len(wanted):
+        problems.append(f"{created} of {len(wanted)} routes were created")
+    play.check(f"{len(wanted)} routes are created", problems)
     play.check("the kernel has them, as `ip mroute` shows", check.entries(stage.kernel_entries(), stage.routes))
 
 
@@ -107,7 +108,7 @@ def send(play: Play) -> None:
 
 def list_routes(play: Play) -> None:
     """The kernel's counters agree with what was sent."""
-    play.screen.step("List the routes with the kernel's counters", calls.LIST)
+    play.screen.step("List the routes with the kernel's counters", "mcastctl route list")
     play.screen.say("The state and the counters are the kernel's, read now.")
     found = _list(play)
     play.check("all are in the kernel exactly as asked", check.routes(found, play.stage.routes))
@@ -118,9 +119,9 @@ def remove_oif(play: Play) -> None:
     """One receiver of one stream is cut off; nobody else notices."""
     stage, screen = play.stage, play.screen
     oif, receiver, group = "down2", "receiver2", "232.1.1.2"
-    screen.step(f"Take {oif} off {group}, then send again", calls.PATCH)
+    screen.step(f"Take {oif} off {group}, then send again", "mcastctl route patch")
     screen.say("A patch names what changes and nothing else, so two programs never undo each other's work.")
-    written = stage.controller.remove_oif(stage.routes[group], oif)
+    written = _write(play, calls.remove_oif(stage.routes[group], oif))
     problems = list(written.exceptions) if written.updated == 1 else ["the route was not updated", *written.exceptions]
     before = stage.routes[group]
     stage.routes[group] = replace(before, oifs=tuple(one for one in before.oifs if one != oif))
@@ -166,10 +167,11 @@ def kill_server(play: Play) -> None:
 def stop(play: Play) -> None:
     """An orderly end leaves nothing in the kernel."""
     stage, screen = play.stage, play.screen
-    screen.step("Stop the daemon", calls.SHUTDOWN)
+    screen.step("Stop the daemon", "mcastctl shutdown")
     screen.say("An orderly end takes everything out of the kernel.")
     before = len(stage.kernel_entries())
-    stage.controller.shutdown()
+    screen.command(calls.shown(calls.SHUTDOWN))
+    stage.controller.text(calls.SHUTDOWN)
     process = stage.mcastd.process
     stage.interrupts.wait_until(lambda: process.poll() is not None, END_SECONDS)
     play.check("it ended in order", [] if process.returncode == 0 else [f"its exit code is {process.returncode}"])
@@ -181,6 +183,16 @@ STEPS: Sequence[Step] = (start, add_routes, send, list_routes, remove_oif, kill_
 
 
 def _list(play: Play) -> list[calls.Route]:
-    found = play.stage.controller.routes()
-    play.screen.table(*views.routes(found))
-    return found
+    """What mcastctl lists, shown as it prints it."""
+    play.screen.command(calls.shown(calls.LIST))
+    play.screen.output(play.stage.controller.text(calls.LIST))
+    return play.stage.controller.routes()
+
+
+def _write(play: Play, command: calls.Command) -> calls.Written:
+    """Run a command that changes routes, and show it with its summary."""
+    play.screen.command(calls.shown(command))
+    written = play.stage.controller.write(command)
+    play.screen.output(written.summary)
+    play.stage.interrupts.check()
+    return written

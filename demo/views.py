@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-from demo.calls import Route
 from demo.show import Cell, Column, Mark
 from demo.stage import Process
 from demo.traffic import Arrival, Count
@@ -26,29 +25,6 @@ def processes(running: Iterable[Process]) -> Table:
     """Who runs as whom."""
     rows = [[Cell(one.name), Cell(str(one.pid)), Cell(one.user), Cell(" ".join(one.capabilities) or "none")] for one in running]
     return [Column("process"), Column("pid", right=True), Column("user"), Column("capabilities")], rows
-
-
-def intents(routes: Iterable[Route]) -> Table:
-    """Routes as they are asked for."""
-    rows = [[Cell(route.group), Cell(route.source), Cell(route.iif), Cell(" ".join(route.oifs))] for route in routes]
-    return [Column("group"), Column("source"), Column("iif"), Column("oifs")], rows
-
-
-def routes(found: Iterable[Route]) -> Table:
-    """Routes as the daemon lists them, with the kernel's counters."""
-    columns = [*map(Column, ("group", "source", "oifs", "state")), Column("packets", right=True), Column("bytes", right=True)]
-    rows = [
-        [
-            Cell(route.group),
-            Cell(route.source),
-            Cell(" ".join(route.oifs)),
-            Cell(route.state, Mark.GOOD if route.state == "PROGRAMMED" else Mark.BAD),
-            Cell(f"{route.packets:,}"),
-            Cell(f"{route.bytes:,}"),
-        ]
-        for route in found
-    ]
-    return columns, rows
 
 
 def counts(looked: Sequence[Count], stopped: tuple[str, str] | None = None) -> Table:

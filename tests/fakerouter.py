@@ -185,6 +185,11 @@ class Router:
             return bool(self._step)
         return True
 
+    @property
+    def unanswered(self) -> bool:
+        """Whether an effect was carried out whose result the engine does not have yet."""
+        return self._answer is not None
+
     def settle(self, ticks: int = 100_000) -> int:
         """Tell all events and move until there is nothing to do; how many moves that took."""
         self.tell()

@@ -7,6 +7,7 @@ that a method needs finds a handler that refuses: nothing has to be looked up wh
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -21,9 +22,6 @@ from mcastd.api.ports import Caller, Context, DaemonPort
 from mcastd.api.routes import RouteService
 from mcastd.api.status import refuse
 from mcastd.model.errors import McastdError, Reason
-
-UNARY_SECONDS = 30.0
-"""Longest that a unary call may take, whatever deadline the client gave."""
 
 UNARY_SECONDS_MAX = 30.0
 """How long a call without streams may take, whatever deadline its client has set."""
@@ -95,15 +93,17 @@ def _method(method: descriptor.MethodDescriptor, handler: Handler, caller: Calle
         except McastdError as exc:
             await refuse(context, exc)
 
-    async def checked_stream(request: object, context: Context) -> AsyncIterator[Any]:
+    async def checked_stream(request: object, context: Context) -> None:
         try:
             auth.check(caller, access, method.name)
             answers = handler(received(request, context), context, caller)
             if isinstance(answers, Awaitable):
                 await answers
                 return
-            async for answer in answers:
-                yield answer
+            async with aclosing(answers):
+                async for answer in answers:
+                    if not await _sent(answer, context):
+                        return
         except McastdError as exc:
             await refuse(context, exc)
 
@@ -154,6 +154,15 @@ async def _messages(
         await context.send_initial_metadata(())
     except grpc.aio.InternalError as exc:
         raise asyncio.CancelledError("the client is gone") from exc
+
+
+async def _sent(answer: object, context: Context) -> bool:
+    """Whether an answer is on its way; not where the client has left, of which grpc.aio would log a traceback."""
+    try:
+        await context.write(answer)
+    except grpc.aio.BaseError:
+        return False
+    return True
 
 
 async def _in_time(call: Awaitable[object]) -> object:

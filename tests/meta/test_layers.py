@@ -59,15 +59,15 @@ ONLY_LIBRARIES = {
 ONLY_USERS = {
     "cffi": ["mcastd.kernel"],
     "click": ["mcastd.cli"],
-    "google": ["mcastd.api"],  # protobuf
-    "grpc": ["mcastd.api"],
+    "google": ["mcastd.api", "mcastd.cli.ctl"],  # protobuf
+    "grpc": ["mcastd.api", "mcastd.cli.ctl"],
     "grpc_health": ["mcastd.api"],
-    "grpc_reflection": ["mcastd.api"],
-    "mcast": ["mcastd.api"],  # the generated contract: messages never meet the model elsewhere
+    "grpc_reflection": ["mcastd.api", "mcastd.cli.ctl"],
+    "mcast": ["mcastd.api", "mcastd.cli.ctl"],  # the generated contract: messages never meet the model elsewhere
     "prometheus_client": ["mcastd.telemetry"],
     "pyroute2": ["mcastd.kernel"],
     "sqlite3": ["mcastd.store"],
-    "yaml": ["mcastd.sources"],
+    "yaml": ["mcastd.sources", "mcastd.cli.ctl"],
 }
 
 # Whatever is not a pure function of its arguments, as model and core are.
@@ -86,6 +86,10 @@ ONLY_CALLERS = {
 # Process entry -> what it must not load, not even through others: the keeper stays small and parses no API input.
 MUST_NOT_LOAD = {
     "mcastd.keeper.keeper": ["google", "grpc", "mcast", "mcastd.api", "mcastd.core", "mcastd.runtime", "pyroute2", "sqlite3"],
+    # The program that becomes the keeper, beside which mcastctl lives.
+    "mcastd.cli.mcastd": ["click", "google", "grpc", "mcast", "mcastd.cli.ctl", "pyroute2", "sqlite3", "yaml"],
+    # What help and completion wait for.
+    "mcastd.cli.ctl.program": ["google.protobuf.json_format", "grpc", "mcastd.kernel", "mcastd.runtime", "pyroute2", "yaml"],
 }
 
 

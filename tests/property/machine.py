@@ -82,6 +82,18 @@ class World:
             assert self.owners.get(name, 0) <= record.revision <= engine.revision
             self.owners[name] = record.revision
 
+    def check_programmed(self) -> None:
+        """A route that is PROGRAMMED is in the kernel just as asked, also while the plan is at work on others.
+
+        As far as the engine can know: not while it has yet to hear of links or of what came of an effect.
+        """
+        if self.router.events or self.router.unanswered:
+            return
+        for route in self.router.engine.desired.routes.values():
+            if route.state is RouteState.PROGRAMMED:
+                verdict = self.judge(route.key, route.paths)
+                assert self.kernel.paths(route.key) == (verdict.iif, verdict.oifs)
+
     # --- when all is done --------------------------------------------------------------------------------------------
 
     def judge(self, key: bytes, paths: Paths, links: Iterable[Link] | None = None) -> Verdict:

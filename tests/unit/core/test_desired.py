@@ -29,6 +29,18 @@ def test_a_draft_sees_the_writes_before() -> None:
     assert first.revision == again.revision < others.revision < gone.revision
 
 
+def test_a_draft_sees_what_is_below_it() -> None:
+    router = Router("eth0")
+    router.write(PutRoutes(ALICE, [route(sg(n), "eth0") for n in range(3)]))
+    draft = router.engine.draft()
+    assert {one.key for one in draft.routes()} == {sg(0), sg(1), sg(2)}
+    on(draft, DeleteRoutes(ALICE, [sg(0)]))
+    on(draft, PutRoutes(ALICE, [route(sg(1), "eth0", "eth1"), route(sg(3), "eth0")]))
+    assert {one.key: len(one.paths.oifs) for one in draft.routes()} == {sg(1): 1, sg(2): 0, sg(3): 0}
+    assert draft.count == 3
+    assert on(draft, DeleteRoutes(ALICE)).deleted == 3
+
+
 def test_a_dropped_draft_leaves_nothing() -> None:
     router = Router("eth0")
     router.write(PutRoutes(ALICE, [route(sg(1), "eth0")]), SetInterface(ALICE, "eth0", ttl_threshold=3))

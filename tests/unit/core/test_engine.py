@@ -73,6 +73,16 @@ def test_changes_are_made_in_place_so_that_counters_survive(family: Family) -> N
     assert router.sends(key) == ["eth2"]
 
 
+def test_an_entry_that_is_yet_to_be_changed_is_not_called_programmed() -> None:
+    router = Router("eth0", "eth1", "eth2")
+    put(router, route(sg(1), "eth0", "eth1"))
+    router.settle()
+    put(router, route(sg(1), "eth0", "eth2"))
+    assert state(router, sg(1)) == (S.PARTIAL, None)
+    router.settle()
+    assert state(router, sg(1)) == (S.PROGRAMMED, None)
+
+
 @both_families
 def test_a_route_without_oifs_is_an_entry_without_oifs(family: Family) -> None:
     router, key = Router("eth0", "eth1"), sg(1, family)
@@ -171,7 +181,7 @@ def test_a_work_with_nothing_to_do_is_finished_too() -> None:
     put(router, route(sg(1), "eth0"))
     router.settle()
     router.engine.finished()
-    work = Work((sg(1), sg(2)))
+    work = Work((sg(1), sg(2), sg(1, table=77)))
     router.engine.enqueue(work)
     assert router.settle() == 0
     assert router.engine.finished() == [work]
