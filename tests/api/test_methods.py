@@ -123,6 +123,9 @@ def test_an_unknown_method_is_unimplemented(bench: Bench) -> None:
 
 # --- health ----------------------------------------------------------------------------------------------------------
 
+NOT_YET = {"mcast.v1.EventService", "mcast.v1.JoinService"}
+"""Services of which this version has nothing."""
+
 SERVICES = sorted({f"mcast.v1.{name.split('.')[0]}" for name in METHODS})
 
 
@@ -130,7 +133,8 @@ SERVICES = sorted({f"mcast.v1.{name.split('.')[0]}" for name in METHODS})
 def test_health_is_told_of_each_service_on_each_socket(bench: Bench, service: str) -> None:
     for client in (bench.admin, bench.write, bench.view):
         answer = client.health.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
-        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        serves = service not in NOT_YET
+        assert (answer.status == health_pb2.HealthCheckResponse.SERVING) == serves
 
 
 def test_health_of_an_unknown_service_is_not_found(bench: Bench) -> None:
