@@ -8,6 +8,7 @@ import errno
 from typing import Any
 from unittest import mock
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -30,6 +31,8 @@ from mcastd.model.write import (
 from tests.fakerouter import sg
 from tests.property.machine import World
 from tests.property.wishes import fulfil
+
+pytestmark = pytest.mark.timeout(600)  # seconds: not for passing, but for shrinking a failing example (5 minutes at most)
 
 NAMES = [f"a{n}" for n in range(6)]
 CROWD = [f"w{n:02}" for n in range(36)]
@@ -308,10 +311,10 @@ class CrowdedMachineV6(CrowdedMachine):
     CROWD_AT_START = 29
 
 
-TestEngine = EngineMachine.TestCase
-TestCrowded = CrowdedMachine.TestCase
-TestCrowdedV6 = CrowdedMachineV6.TestCase
-for case, examples in ((TestEngine, 80), (TestCrowded, 40), (TestCrowdedV6, 20)):
-    case.settings = settings(
-        max_examples=examples, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-    )
+def often(examples: int) -> settings:
+    """So many examples; 25 to 50 ms each on an idle core."""
+    return settings(max_examples=examples, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+TestEngine, TestCrowded, TestCrowdedV6 = EngineMachine.TestCase, CrowdedMachine.TestCase, CrowdedMachineV6.TestCase
+TestEngine.settings, TestCrowded.settings, TestCrowdedV6.settings = often(200), often(100), often(40)
