@@ -1,1 +1,1 @@
-"""The test suite; tests import only tests.testbed from each other."""
+"""Tests; what several of them share stands beside them (testbed/, fakekernel.py, fakerouter.py)."""

@@ -1,17 +1,17 @@
-"""A multicast routing kernel and a keeper in memory, which behave as the real ones do (shared facts: kernel.md).
+"""A multicast routing kernel in memory, which behaves as the real one does (shared facts: kernel.md).
 
-What matters to the engine is here: VIF numbers and their errnos, entries that are changed in place, bits of VIFs that do not
-exist (dropped when an entry is written, kept when the link goes later), and a dump that does not tell them.
+What matters to the engine and the keeper is here: VIF numbers and their errnos, entries that are changed in place, bits of VIFs
+that do not exist (dropped when an entry is written, kept when the link goes later), a dump that does not tell them, upcalls.
 """
 
 import errno
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from mcastd.model.address import Family, key_family, key_table
-from mcastd.model.errors import Problem, Reason
-from mcastd.model.event import AdoptedEntry, AdoptedVif
+from mcastd.model.address import Family, exact_key, key_family, key_table, split_key
+from mcastd.model.event import AdoptedEntry, UpcallKind
 from mcastd.model.interface import Link
 
 VIFS = 32
@@ -30,6 +30,8 @@ class Entry:
     static: bool = False
     packets: int = 0
     wrong_if: int = 0
+    used: float = 0.0
+    """When it was made, or saw its last packet."""
 
 
 @dataclass(slots=True)
@@ -38,6 +40,18 @@ class Table:
 
     vifs: list[int | None] = field(default_factory=lambda: [None] * VIFS)
     entries: dict[bytes, Entry] = field(default_factory=dict)
+    unresolved: set[bytes] = field(default_factory=set)
+    """Keys of which packets wait for an entry: there is no second upcall of them."""
+
+
+class Arrival(NamedTuple):
+    """What became of a packet that came in."""
+
+    oifs: list[int]
+    """Ifindexes that it left by."""
+    upcall: UpcallKind | None = None
+    vif: int = 0
+    """Where it came in, for the upcall."""
 
 
 @dataclass(slots=True)
@@ -57,6 +71,8 @@ class FakeKernel:
         self.links: dict[int, Link] = {}
         self.tables: dict[Where, Table] = {}
         self.refusals: list[Refusal] = []
+        self.clock = 1000.0
+        """Seconds since the epoch."""
         self.vif_changes = 0
         self.mfc_changes = 0
 
@@ -137,7 +153,8 @@ class FakeKernel:
         ttls = [ttl if ttl and table.vifs[n] is not None else NO_OIF for n, ttl in enumerate(asked)]
         entry = table.entries.get(key)
         if entry is None:
-            table.entries[key] = Entry(parent, ttls, static)
+            table.entries[key] = Entry(parent, ttls, static, used=self.clock)
+            table.unresolved.discard(key)
         else:
             entry.parent, entry.ttls, entry.static = parent, ttls, entry.static or static
         self.mfc_changes += 1
@@ -171,6 +188,35 @@ class FakeKernel:
         entry.packets += 1
         return sorted(vif for vif, threshold in zip(vifs, entry.ttls, strict=True) if vif is not None and threshold < ttl)
 
+    def arrive(self, key: bytes, ifindex: int, ttl: int = 64) -> Arrival:
+        """Let a packet of an (S,G) in: the entry of its key comes first, then the group's shared tree, then an upcall."""
+        table_number, group, _ = split_key(key)
+        table = self.tables[table_number, key_family(key)]
+        if ifindex not in table.vifs:
+            return Arrival([])  # Where there is no VIF the kernel does not look at it.
+        number = table.vifs.index(ifindex)
+        entry = table.entries.get(key)
+        if entry is not None:
+            if table.vifs[entry.parent] != ifindex:
+                entry.wrong_if += 1
+                return Arrival([], UpcallKind.WRONGVIF, number)
+            entry.used = self.clock
+            return Arrival(self.forward(key, ifindex, ttl))
+        tree = table.entries.get(exact_key(table_number, group, bytes(len(group))))
+        if tree is not None and tree.ttls[number] != NO_OIF:
+            tree.used = self.clock
+            out = zip(table.vifs, tree.ttls, strict=True)
+            return Arrival(sorted(vif for vif, threshold in out if vif not in {None, ifindex} and threshold < ttl))
+        if key in table.unresolved:
+            return Arrival([])
+        table.unresolved.add(key)
+        return Arrival([], UpcallKind.NOCACHE, number)
+
+    def expire(self) -> None:
+        """Give up on packets that wait, as the kernel does after 10 s."""
+        for table in self.tables.values():
+            table.unresolved.clear()
+
     def paths(self, key: bytes) -> tuple[int, dict[int, int]] | None:
         """The ifindex of the iif (0 = none), and the thresholds by ifindex of the oifs; None = no entry."""
         entry = self.entry(key)
@@ -179,6 +225,12 @@ class FakeKernel:
         vifs = self.tables[key_table(key), key_family(key)].vifs
         oifs = {vif: ttl for vif, ttl in zip(vifs, entry.ttls, strict=True) if vif is not None and ttl != NO_OIF}
         return vifs[entry.parent] or 0, oifs
+
+    def ages(self, where: Where) -> list[tuple[bytes, float, int, int]]:
+        """RTM_GETROUTE as the housekeeper wants it: our own entries, seconds since their last packet, iif, packets."""
+        found = [(key, entry) for key, entry in self.tables[where].entries.items() if not entry.static]
+        vifs = self.tables[where].vifs
+        return [(key, self.clock - entry.used, vifs[entry.parent] or 0, entry.packets) for key, entry in found]
 
     def dump(self, where: Where) -> list[AdoptedEntry]:
         """RTM_GETROUTE: entries with the ifindexes of VIFs that exist."""
@@ -197,35 +249,3 @@ def unpack(family: Family, packed: bytes) -> tuple[int, list[int]]:
         return parent, ttls
     parent, *words = struct.unpack("=H8I", packed)
     return parent, [1 if words[n // 32] >> n % 32 & 1 else NO_OIF for n in range(VIFS)]
-
-
-class FakeKeeper:
-    """The process that outlives servers: it holds tables open, and the VIF maps."""
-
-    def __init__(self, kernel: FakeKernel) -> None:
-        self.kernel = kernel
-        self.maps: dict[Where, tuple[tuple[int, int, str], ...]] = {}
-        self.busy: dict[Where, Problem] = {}
-        """Tables that cannot be opened, and why."""
-
-    def open(self, table: int) -> Mapping[Family, Problem | None]:
-        """Open the sockets of a table that are not open yet."""
-        out: dict[Family, Problem | None] = {}
-        for family in Family:
-            where = table, family
-            out[family] = self.busy.get(where)
-            if out[family] is None and where not in self.maps:
-                if self.kernel.init(where):
-                    out[family] = Problem(Reason.MROUTE_SOCKET_BUSY, f"table {table} is in use")
-                else:
-                    self.maps[where] = ()
-        return out
-
-    def set_map(self, where: Where, entries: Iterable[tuple[int, int, str]]) -> None:
-        """Keep a table's VIF map."""
-        self.maps[where] = tuple(entries)
-
-    def adopted(self, where: Where) -> list[AdoptedVif]:
-        """The map as a new server gets it, with what the kernel (SIOCGETVIFCNT) says of each number."""
-        vifs = self.kernel.tables[where].vifs
-        return [AdoptedVif(number, ifindex, name, vifs[number] is not None) for number, ifindex, name in self.maps[where]]

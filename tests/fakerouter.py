@@ -11,14 +11,18 @@ from typing import TypeVar
 from mcastd.core.engine import Engine
 from mcastd.core.plan import Work
 from mcastd.core.prepare import prepare
-from mcastd.model.address import Family, exact_key, key_text, pack_address
-from mcastd.model.effect import AddVif, DeleteMfc, DelVif, Effect, OpenTable, ProgramMfc, SetVifMap
-from mcastd.model.event import LinkChanged, LinkEvent, LinkGone, LinksResync
+from mcastd.keeper.templates import FIRST, LAST, PART
+from mcastd.model.address import Family, exact_key, key_family, key_table, pack_address
+from mcastd.model.effect import AddVif, DeleteMfc, DelVif, Effect, OpenTable, ProgramMfc, SetTemplates, SetVifMap
+from mcastd.model.event import Answer, LinkChanged, LinkEvent, LinkGone, LinksResync, UpcallKind
 from mcastd.model.interface import Link
+from mcastd.model.limits import Limits
 from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord, Stored
-from mcastd.model.route import Oif, Paths, Route
+from mcastd.model.route import Oif, Paths, Route, Template
+from mcastd.model.template import TemplateKey, key_text
 from mcastd.model.write import Outcome, Write
-from tests.fakekernel import NO_OIF, FakeKeeper, FakeKernel, Where, unpack
+from tests.fakekeeper import FakeKeeper, Record
+from tests.fakekernel import NO_OIF, FakeKernel, Where, unpack
 
 Result = TypeVar("Result")
 
@@ -53,18 +57,34 @@ def route(key: bytes, iif: str, *oifs: str, owner: str = "alice", cookie: str = 
     return Route(key, paths(iif, *oifs), owner, cookie)
 
 
+def prefix(text: str, bits: int) -> tuple[bytes, int]:
+    """Address and length of "239.1.0.0/16"; nothing = any of that many bits."""
+    address, _, length = text.partition("/")
+    return (pack_address(address), int(length or bits)) if text else (bytes(bits // 8), 0)
+
+
+def template(
+    group: str, source: str, iif: str, *oifs: str, owner: str = "alice", table: int = 0, shared_tree: bool = False
+) -> Template:
+    """A template as a caller asks for it: prefixes as text, nothing for any source; or a shared tree."""
+    family = Family.IPV6 if ":" in group else Family.IPV4
+    bits = 128 if family is Family.IPV6 else 32
+    key = TemplateKey(table, family, *prefix(group, bits), *prefix(source, bits), iif)
+    return Template(key.pack(), paths(iif, *oifs), owner, shared_tree=shared_tree)
+
+
 class Disk:
     """What was made durable."""
 
     def __init__(self) -> None:
-        self.routes: dict[bytes, tuple[Paths, str, str, bool, int]] = {}
+        self.routes: dict[bytes, Route] = {}
         self.owners: dict[str, tuple[int, int]] = {}
         self.settings: dict[tuple[str, str], InterfaceSettings] = {}
 
     def commit(self, intent: Intent) -> None:
         """Make one write durable."""
         for put in intent.puts:
-            self.routes[put.key] = put.paths, put.owner, put.cookie, put.monitored, put.revision
+            self.routes[put.key] = put.copy()
         for key in intent.deletes:
             self.routes.pop(key, None)
         for owner in intent.owners:
@@ -74,8 +94,11 @@ class Disk:
 
     def load(self) -> Stored:
         """Everything, in fresh objects."""
+        routes = {key: stored.copy() for key, stored in self.routes.items()}
+        for one in routes.values():
+            one.paths = Paths(one.paths.iif, one.paths.oifs)
         return Stored(
-            {key: Route(key, Paths(said[0].iif, said[0].oifs), *said[1:]) for key, said in self.routes.items()},
+            routes,
             {name: OwnerRecord(name, *values) for name, values in self.owners.items()},
             dict(self.settings),
         )
@@ -84,12 +107,12 @@ class Disk:
 class Router:
     """All of it; table 0 is open from the start."""
 
-    def __init__(self, *names: str, routes_max: int = 100_000) -> None:
+    def __init__(self, *names: str, limits: Limits | None = None) -> None:
         """Make interfaces of these names, up, with ifindexes from 1."""
         self.kernel = FakeKernel()
         self.keeper = FakeKeeper(self.kernel)
         self.disk = Disk()
-        self.routes_max = routes_max
+        self.limits = limits or Limits()
         self.starts = 0
         self.events: deque[LinkEvent] = deque()
         """Told by the kernel, not yet to the engine."""
@@ -99,6 +122,8 @@ class Router:
         self._last_ifindex = 0
         self._step: list[Effect] = []
         self._answer: tuple[object] | None = None
+        self._owed = 0
+        """Records that must be heard before the result under way is."""
         self.keeper.open(0)
         for name in names:
             self.link(name)
@@ -154,16 +179,18 @@ class Router:
         self.starts += 1
         self._step, self._answer = [], None
         self.events.clear()
-        self.engine = Engine(self.starts, self.disk.load(), self.routes_max)
+        self._owed = 0
+        self.engine = Engine(self.starts, self.disk.load(), self.limits)
         links = tuple(self.kernel.links.values())
         between()
         self.engine.links(LinksResync(links))
         for where in list(self.keeper.maps):
             vifs = self.keeper.adopted(where)
             between()
+            dumped_at = self.now()
             entries = self.kernel.dump(where)
             between()
-            self.engine.adopt(*where, vifs, entries)
+            self.engine.adopt(*where, vifs, entries, dumped_at)
 
     def write(self, *writes: Write) -> list[Outcome]:
         """Prepare writes in one draft, make them durable, put them in force; not in the kernel yet."""
@@ -175,11 +202,56 @@ class Router:
             drain(self.engine.commit(intent))
         return outcomes
 
+    # --- traffic -----------------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """The time, never the same twice."""
+        self.kernel.clock += 0.001
+        return self.kernel.clock
+
+    def packet(self, key: bytes, name: str, ttl: int = 64) -> list[str]:
+        """Let a packet of an (S,G) in; names of the interfaces that it leaves by."""
+        self.now()
+        left = self.keeper.packet(key, self.kernel.named(name).ifindex, ttl)
+        self.watch()
+        return sorted(self.kernel.links[ifindex].name for ifindex in left)
+
+    def hear(self, count: int = 1_000_000) -> None:
+        """Tell the engine of the oldest records, as mcastd.runtime.daemon does."""
+        while self.keeper.records and count:
+            record = self.keeper.records.popleft()
+            self._owed -= 1
+            count -= 1
+            self._hear(record)
+
+    def _hear(self, record: Record) -> None:
+        key, engine = record.key, self.engine
+        if key in engine.desired.routes and record.answer not in {Answer.INSTALLED, Answer.ELSEWHERE}:
+            known = engine.tables.get((key_table(key), key_family(key)))
+            if record.kind is UpcallKind.NOCACHE and known is not None and key in known.actual and self.kernel.entry(key) is None:
+                engine.lost(key)
+        else:
+            engine.upcall(key, record.kind, record.vif, record.answer, record.template, record.time)
+
+    def lose_record(self, at: int) -> None:
+        """Nobody hears of this one, counted from the oldest; the keeper says that one was lost."""
+        key = self.keeper.records[at].key
+        del self.keeper.records[at]
+        self._owed -= at < self._owed
+        self.engine.records_lost(key_table(key), key_family(key))
+
+    def sweep(self) -> None:
+        """Look at what the kernel holds, as the housekeeper does."""
+        for where, known in self.engine.tables.items():
+            if known.opened:
+                self.engine.sweep(*where, self.kernel.ages(where), self.now())
+
     # --- the executor ------------------------------------------------------------------------------------------------
 
     def tick(self) -> bool:
         """One move: pull a step, carry out its next effect, or give a result back. False = there is nothing to do."""
         if self._answer is not None:
+            self.hear(max(0, self._owed))
             self.engine.push(self._step.pop(0), self._answer[0], NOW)
             self._answer = None
         elif self._step:
@@ -187,8 +259,16 @@ class Router:
             self.watch()
         else:
             self._step = self.engine.pull(NOW)
+            if not self._step:
+                for table, family, counts in self.engine.recounts():
+                    self.keeper.fastpaths[table, family].correct(counts)
             return bool(self._step)
         return True
+
+    @property
+    def next_effect(self) -> Effect | None:
+        """What is carried out next, if that is known."""
+        return self._step[0] if self._step and self._answer is None else None
 
     @property
     def unanswered(self) -> bool:
@@ -198,6 +278,7 @@ class Router:
     def settle(self, ticks: int = 100_000) -> int:
         """Tell all events and move until there is nothing to do; how many moves that took."""
         self.tell()
+        self.hear()
         taken = 0
         while self.tick():
             taken += 1
@@ -220,9 +301,9 @@ class Router:
             case OpenTable(table):
                 self.lines.append(f"open {table}")
                 return self.keeper.open(table)
-            case SetVifMap(table, family, entries):
-                self._say(table, family, " ".join(["map", *(f"{number}={name}" for number, _, name in entries)]))
-                self.keeper.set_map((table, family), entries)
+            case SetVifMap() | SetTemplates():
+                self._tell_keeper(effect)
+                self._owed = len(self.keeper.records)
                 return None
             case AddVif(table, family, vif, ifindex, name):
                 return self._call(table, family, f"vif {vif} = {name}", self.kernel.add_vif((table, family), vif, ifindex))
@@ -241,6 +322,17 @@ class Router:
                 return self._batch(
                     [self._call(table, family, f"{key_text(key)} deleted", self.kernel.del_mfc(key)) for key in keys]
                 )
+
+    def _tell_keeper(self, effect: SetVifMap | SetTemplates) -> None:
+        where = effect.table, effect.family
+        if isinstance(effect, SetVifMap):
+            self._say(*where, " ".join(["map", *(f"{number}={name}" for number, _, name in effect.entries)]))
+            self.keeper.set_map(where, effect.entries)
+            return
+        if effect.changes or not effect.whole:  # Every server begins with a whole set, mostly an empty one.
+            said = (f"{key_text(c.key.pack())}{'' if c.action is not None else ' forgotten'}" for c in effect.changes)
+            self._say(*where, " ".join(["templates anew:" if effect.whole else "templates:", *said]))
+        self.keeper.fastpaths[where].take(PART | FIRST | LAST if effect.whole else 0, effect.changes)
 
     def _say(self, table: int, family: Family, text: str) -> None:
         self.lines.append(f"v{family}{f'/{table}' if table else ''} {text}")

@@ -4,7 +4,7 @@ from google.protobuf import descriptor
 
 from mcast.cli.v1 import options_pb2
 from mcast.v1 import route_service_pb2 as rs
-from mcastd.api.convert import invalid
+from mcastd.api.fields import invalid
 from mcastd.api.ports import Caller
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.owner import owner_problem

@@ -6,7 +6,18 @@ from mcastd.api.present import timestamp
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.interface import VIFS_MAX
 
-FEATURES = ("all-or-nothing", "counters", "globs", "ipv6", "owners", "replace", "tables", "ttl-thresholds")
+FEATURES = (
+    "all-or-nothing",
+    "counters",
+    "globs",
+    "ipv6",
+    "owners",
+    "replace",
+    "shared-trees",
+    "tables",
+    "templates",
+    "ttl-thresholds",
+)
 """What this version has, in the contract's words: clients ask here before they use a new field."""
 
 

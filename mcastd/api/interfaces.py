@@ -2,7 +2,7 @@
 
 from mcast.v1 import services_pb2 as sv
 from mcast.v1 import types_pb2 as t
-from mcastd.api import convert
+from mcastd.api import fields
 from mcastd.api.auth import write_options
 from mcastd.api.ports import Caller, Context, DaemonPort
 from mcastd.core.shapes import Shape
@@ -26,7 +26,7 @@ class InterfaceService:
         """List the interfaces that exist, and those that somebody has set anything of."""
         engine, wanted = self._daemon.engine, request.interface
         if wanted:
-            convert.check_name(wanted, "interface", glob=True)
+            fields.check_name(wanted, "interface", glob=True)
         names = {*engine.world.by_name, *(name for name, _ in engine.desired.settings)}
         if wanted:
             match = glob_matcher(wanted).match if is_glob(wanted) else wanted.__eq__
@@ -38,19 +38,19 @@ class InterfaceService:
         """Pin an interface or set its TTL threshold."""
         options = write_options(request.options, caller)
         if problem := name_problem(request.interface):
-            raise convert.invalid(
+            raise fields.invalid(
                 Reason.INVALID_INTERFACE, "interface", request.interface, f"{problem}: name it as 'ip link' shows it"
             )
         if is_glob(request.interface):
-            raise convert.invalid(Reason.INVALID_INTERFACE, "interface", request.interface, "is a pattern: name one interface")
+            raise fields.invalid(Reason.INVALID_INTERFACE, "interface", request.interface, "is a pattern: name one interface")
         if request.HasField("router_discovery"):
             text = "router_discovery: this version of mcastd sends no multicast router advertisements: leave it unset"
             raise McastdError(Reason.NOT_IMPLEMENTED, text, field="router_discovery", feature="router-discovery")
         threshold = request.ttl_threshold if request.HasField("ttl_threshold") else None
         if threshold is not None and not 1 <= threshold <= TTL_MAX:
-            raise convert.invalid(Reason.INVALID_TTL, "ttl_threshold", threshold, f"1 to {TTL_MAX}")
+            raise fields.invalid(Reason.INVALID_TTL, "ttl_threshold", threshold, f"1 to {TTL_MAX}")
         pinned = request.pinned if request.HasField("pinned") else None
-        table = convert.read_table_of_both(request.table, "table")
+        table = fields.read_table_of_both(request.table, "table")
         await self._daemon.write(SetInterface(options, request.interface, pinned, threshold, table))
         return sv.SetInterfaceResponse(interface=self._interface(request.interface, self._routes_by_interface()))
 
@@ -81,9 +81,10 @@ class InterfaceService:
         """How many routes come in or go out, or are to, by interface."""
         used: dict[str, int] = {}
         for kernel in self._daemon.engine.tables.values():
-            for shape in kernel.shapes.values():
+            for shape in (*kernel.shapes.values(), *kernel.templates.values(), *kernel.trees.values()):
+                routes = len(shape.members) or 1  # A template has no members, but is a route.
                 for name in _names(shape):
-                    used[name] = used.get(name, 0) + len(shape.members)
+                    used[name] = used.get(name, 0) + routes
         return used
 
 

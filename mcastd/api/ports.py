@@ -1,6 +1,7 @@
 """What the API asks of the daemon behind it, and who is calling."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -56,16 +57,19 @@ class DaemonPort(Protocol):
     info: ServerInfo
 
     async def write(self, write: Write) -> Outcome:
-        """Carry out a write; returns when it is durable and the kernel has answered for each of its routes."""
+        """Carry out a write; returns when it is durable and the kernel has answered for each of its routes.
 
-    async def undo(self, write: Write, outcome: Outcome) -> None:
-        """Put back what was before, after a write that was to be all or nothing."""
+        One that is to be all or nothing is undone, and refused, where the kernel refuses an item.
+        """
 
     async def steady(self) -> None:
         """Wait until no write is half in force, so that what is read is of one revision."""
 
     async def counters(self, max_age: float) -> CounterSample:
         """Counters not older than `max_age` seconds; one dump serves all who ask meanwhile."""
+
+    async def flush(self, keys: AbstractSet[bytes]) -> int:
+        """Remove these learned entries; how many there were."""
 
     def vif_counters(self, table: int, ipv6: bool, vif: int) -> VifCounters | None:
         """What one VIF has carried; None if the kernel has none of this number."""

@@ -6,15 +6,22 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from mcast.v1 import route_service_pb2 as rs
 from mcast.v1 import types_pb2 as t
+from mcastd.api.convert import LearnedRoute
 from mcastd.api.ports import CounterSample
-from mcastd.model.address import address_text, split_key
+from mcastd.core.templates import tree_key
+from mcastd.model.address import address_text, key_table, split_key
 from mcastd.model.errors import Problem
 from mcastd.model.owner import KERNEL_OWNER
-from mcastd.model.route import Action, Route, RouteState
+from mcastd.model.route import Action, Route, RouteState, Template
+from mcastd.model.template import TEMPLATE_MARK, parts_of, prefix_text, unpack_template_key
 from mcastd.model.write import Change, Outcome
 
 ANSWER_BYTES_MAX = 3 * 1024 * 1024
 """What the routes or changes of one answer may come to: a client receives 4 MiB at most unless it says otherwise."""
+
+
+_REACHED = frozenset({RouteState.PROGRAMMED, RouteState.TEMPLATE})
+"""States of routes that are as asked."""
 
 
 def timestamp(seconds: float) -> Timestamp:
@@ -37,17 +44,42 @@ def error(problem: Problem) -> t.Error:
 
 def route_intent(route: Route) -> t.Route:
     """What the owner wants."""
-    table, group, source = split_key(route.key)
-    paths = route.paths
-    return t.Route(
-        group=address_text(group),
-        source=address_text(source),
-        iif=paths.iif,
-        oifs=[t.Oif(interface=name, ttl_threshold=ttl) for name, ttl in paths.oifs],
-        cookie=route.cookie,
+    message = t.Route()
+    message.CopyFrom(_alike_intent(route, key_table(route.key)))
+    message.group, message.source = _texts(route.key)
+    message.cookie = route.cookie
+    return message
+
+
+def route_key(key: bytes) -> t.RouteKey:
+    """The key of a route."""
+    group, source = _texts(key)
+    parts = parts_of(key)
+    return t.RouteKey(group=group, source=source, iif=parts.iif, table=parts.table)
+
+
+def _texts(key: bytes) -> tuple[str, str]:
+    """Group and source as text."""
+    if key[0] < TEMPLATE_MARK:
+        _, group, source = split_key(key)
+        return address_text(group), address_text(source)
+    parts = unpack_template_key(key)
+    return prefix_text(parts.group, parts.group_length), prefix_text(parts.source, parts.source_length)
+
+
+def _alike_intent(route: Route, table: int) -> t.Route:
+    """What an owner wants, but for group, source and cookie."""
+    message = t.Route(
+        iif=route.paths.iif,
+        oifs=[t.Oif(interface=name, ttl_threshold=ttl) for name, ttl in route.paths.oifs],
         table=table,
         monitored=route.monitored,
     )
+    if isinstance(route, Template):
+        if route.idle_timeout:
+            message.idle_timeout.FromNanoseconds(int(route.idle_timeout * 1e9))
+        message.wildcard = t.WILDCARD_SHARED_TREE if route.shared_tree else t.WILDCARD_UNSPECIFIED
+    return message
 
 
 class RoutePresenter:
@@ -61,14 +93,14 @@ class RoutePresenter:
     def present(self, route: Route) -> t.Route:
         """What the owner wants, and what is."""
         fate, installed_at, problem = route.fate, route.installed_at, route.problem
-        table, group, source = split_key(route.key)
+        table = key_table(route.key)
         kind = (fate, fate.revision, route.owner, route.monitored, table, not installed_at, route.state)
         alike = self._alike.get(kind)
         if alike is None:
             alike = self._alike[kind] = _common(route, table)
         message = t.Route()
         message.CopyFrom(alike)
-        message.group, message.source = address_text(group), address_text(source)
+        message.group, message.source = _texts(route.key)
         if route.cookie:
             message.cookie = route.cookie
         status = message.status
@@ -78,23 +110,23 @@ class RoutePresenter:
         if problem is not None:
             status.last_error.CopyFrom(error(problem))
         if installed_at and self._sample is not None:
-            set_counters(status.counters, route.key, self._sample)
+            tree = isinstance(route, Template) and route.shared_tree
+            set_counters(status.counters, tree_key(route.key) if tree else route.key, self._sample)
         return message
 
 
 def _common(route: Route, table: int) -> t.Route:
     """What routes of one fate have in common."""
     fate = route.fate
-    message = t.Route(
-        iif=route.paths.iif,
-        oifs=[t.Oif(interface=name, ttl_threshold=ttl) for name, ttl in route.paths.oifs],
-        table=table,
-        monitored=route.monitored,
-    )
+    message = _alike_intent(route, table)
     status = message.status
     status.state = int(route.state)  # type: ignore[assignment] # The numbers are the contract's.
     status.owner = route.owner
     status.origin = t.ORIGIN_CONFIGURED
+    if isinstance(route, LearnedRoute):
+        status.origin = t.ORIGIN_LEARNED if route.template is not None else t.ORIGIN_STOP
+        if route.template is not None:
+            status.template.CopyFrom(route_key(route.template.key))
     if route.installed_at:
         status.installed_oifs.extend(fate.installed_oifs)
     status.missing_interfaces.extend(fate.missing)
@@ -194,7 +226,7 @@ def write_result(outcome: Outcome, *, every: bool, tried: bool) -> tuple[rs.Writ
     changes = Changes(result)
     for change in outcome.changes:
         after = change.after
-        if tried and after is not None and after.state is not RouteState.PROGRAMMED:
+        if tried and after is not None and after.state not in _REACHED:
             result.failed += after.state is RouteState.FAILED
         elif not every and change.problem is None:
             continue
@@ -203,7 +235,7 @@ def write_result(outcome: Outcome, *, every: bool, tried: bool) -> tuple[rs.Writ
         # A request may name a route again and change it then: what it was before has no state any more.
         changed = {change.after.key for change in outcome.changes if change.after is not None} if outcome.kept else set()
         for index, kept in outcome.kept:
-            if kept.state is not RouteState.PROGRAMMED and kept.key not in changed:
+            if kept.state not in _REACHED and kept.key not in changed:
                 result.failed += kept.state is RouteState.FAILED
                 changes.add(Change(Action.NONE, index, None, kept))
     return result, changes.omitted

@@ -7,15 +7,18 @@ from typing import TypeVar
 
 from mcast.v1 import route_service_pb2 as rs
 from mcast.v1 import types_pb2 as t
-from mcastd.api import convert, present
+from mcastd.api import convert, fields, present
 from mcastd.api.auth import write_options
 from mcastd.api.ports import Caller, Context, CounterSample, DaemonPort
 from mcastd.api.select import Test, is_empty, matcher
-from mcastd.model.address import address_text, key_text, split_key
+from mcastd.core.desired import group_key
 from mcastd.model.effect import BATCH
 from mcastd.model.errors import McastdError, Reason
-from mcastd.model.route import Route, RouteState
-from mcastd.model.write import DeleteRoutes, Outcome, PatchRoutes, PutRoutes, ReplaceRoutes, Write
+from mcastd.model.owner import KERNEL_OWNER
+from mcastd.model.route import Route
+from mcastd.model.settings import Access
+from mcastd.model.template import TemplateKey, key_text, parts_of, prefix_text, unpack_template_key
+from mcastd.model.write import DeleteRoutes, PatchRoutes, PutRoutes, ReplaceRoutes, Write
 
 ITEMS_MAX = 10_000
 """Items in one unary request."""
@@ -39,7 +42,7 @@ class RouteService:
     async def put_routes(self, request: rs.PutRoutesRequest, context: Context, caller: Caller) -> rs.PutRoutesResponse:
         """Create or replace routes."""
         options = write_options(request.options, caller)
-        convert.too_many(len(request.routes), ITEMS_MAX, "routes")
+        fields.too_many(len(request.routes), ITEMS_MAX, "routes")
         routes = []
         for at in range(0, len(request.routes), BATCH):
             routes += self._reader.read(request.routes[at : at + BATCH], options.owner, at)
@@ -50,24 +53,24 @@ class RouteService:
     async def patch_routes(self, request: rs.PatchRoutesRequest, context: Context, caller: Caller) -> rs.PatchRoutesResponse:
         """Add or remove outgoing interfaces of existing routes."""
         options = write_options(request.options, caller)
-        convert.too_many(len(request.patches), ITEMS_MAX, "patches")
-        result = await self._write(PatchRoutes(options, convert.patches(request.patches)), context, every=False)
+        fields.too_many(len(request.patches), ITEMS_MAX, "patches")
+        result = await self._write(PatchRoutes(options, convert.patches(request.patches, self._find)), context, every=False)
         return rs.PatchRoutesResponse(result=result)
 
     async def delete_routes(self, request: rs.DeleteRoutesRequest, context: Context, caller: Caller) -> rs.DeleteRoutesResponse:
         """Delete routes by key, by selector, or all."""
         options = write_options(request.options, caller)
-        convert.too_many(len(request.keys), ITEMS_MAX, "keys")
+        fields.too_many(len(request.keys), ITEMS_MAX, "keys")
         said = [bool(request.keys), request.HasField("selector"), request.all]
         if sum(said) != 1:
             text = "say exactly one of keys, selector and all"
             raise McastdError(Reason.INVALID_VALUE, text, field="keys", value=f"{sum(said)} of them")
         if request.keys:
-            write = DeleteRoutes(options, keys=convert.route_keys(request.keys))
+            write = DeleteRoutes(options, keys=convert.route_keys(request.keys, self._find))
         elif request.all:
             write = DeleteRoutes(options)
         elif is_empty(request.selector):
-            raise convert.invalid(Reason.INVALID_VALUE, "selector", "", "is empty and would match everything: say all = true")
+            raise fields.invalid(Reason.INVALID_VALUE, "selector", "", "is empty and would match everything: say all = true")
         else:
             write = DeleteRoutes(options, matches=matcher(request.selector))
         return rs.DeleteRoutesResponse(result=await self._write(write, context, every=False))
@@ -82,13 +85,13 @@ class RouteService:
         first = await anext(aiter(requests), None)
         header = convert.replace_header(first)
         options = write_options(header.options, caller)
-        convert.check_cookie(header.cookie, "header.cookie")
+        fields.check_cookie(header.cookie, "header.cookie")
         routes: dict[bytes, Route] = {}
         received = 0
         async for request in requests:
             if request.WhichOneof("part") != "chunk":
                 part_sent = request.WhichOneof("part") or "nothing"
-                raise convert.invalid(Reason.INVALID_VALUE, "part", part_sent, "after the one header come chunks alone")
+                raise fields.invalid(Reason.INVALID_VALUE, "part", part_sent, "after the one header come chunks alone")
             for at in range(0, len(request.chunk.routes), BATCH):
                 part = self._reader.read(request.chunk.routes[at : at + BATCH], options.owner, received)
                 received += len(part)
@@ -114,6 +117,9 @@ class RouteService:
         chosen = list(self._daemon.engine.desired.routes.values())
         if test is not None:
             chosen = await _matching(chosen, test)
+        if request.learned:
+            learned = self._learned()
+            chosen += learned if test is None else filter(test, learned)
         foreign = self._foreign(request, sample) if request.learned and sample is not None else []
         total = len(chosen) + len(foreign)
         limit = request.limit or total
@@ -129,12 +135,39 @@ class RouteService:
         if first:
             yield rs.ListRoutesResponse(revision=revision)
 
+    async def flush_learned(self, request: rs.FlushLearnedRequest, _context: Context, caller: Caller) -> rs.FlushLearnedResponse:
+        """Remove entries that templates have made; packets that still come make them anew."""
+        test = matcher(request.selector)
+        chosen = set()
+        for route in self._learned():
+            allowed = caller.access is Access.ADMIN or route.owner in {caller.owner, KERNEL_OWNER}
+            if allowed and (test is None or test(route)):
+                chosen.add(route.key)
+        return rs.FlushLearnedResponse(removed=await self._daemon.flush(chosen))
+
+    def _find(self, key: TemplateKey) -> list[bytes]:
+        """Keys of the templates that differ from this one in iif alone."""
+        group = group_key(key.pack())
+        of_group = self._daemon.engine.desired.by_group.get(group, {})
+        return [one for one in of_group if unpack_template_key(one)._replace(iif="") == key._replace(iif="")]
+
+    def _learned(self) -> list[Route]:
+        """What templates and the policy on unrouted traffic have put into the kernel, as routes."""
+        engine = self._daemon.engine
+        out: list[Route] = []
+        for kernel in engine.tables.values():
+            for key, learned in kernel.learned.items():
+                link = engine.world.by_index.get(learned.ifindex)
+                if link is not None and key in kernel.actual:
+                    out.append(convert.learned_route(key, learned, link.name))
+        return out
+
     async def _sample(self, request: rs.ListRoutesRequest) -> CounterSample | None:
         if not (request.counters or request.learned):
             return None
         max_age = _DEFAULT_MAX_AGE
         if request.HasField("max_age"):
-            max_age = convert.read_duration(request.max_age, "max_age")
+            max_age = fields.read_duration(request.max_age, "max_age")
         return await self._daemon.counters(max_age)
 
     def _foreign(self, request: rs.ListRoutesRequest, sample: CounterSample) -> list[t.Route]:
@@ -155,21 +188,10 @@ class RouteService:
     async def _write(self, write: Write, context: Context, *, every: bool) -> rs.WriteResult:
         outcome = await self._daemon.write(write)
         tried = not write.options.validate_only
-        if tried and write.options.all_or_nothing:
-            await self._undo_if_failed(write, outcome)
         result, omitted = present.write_result(outcome, every=every, tried=tried)
         if omitted:
             context.set_trailing_metadata(((OMITTED, str(omitted)),))
         return result
-
-    async def _undo_if_failed(self, write: Write, outcome: Outcome) -> None:
-        for change in outcome.changes:
-            if change.after is not None and change.after.state is RouteState.FAILED:
-                problem = change.after.problem or change.after.fate.problem
-                await self._daemon.undo(write, outcome)
-                if problem is not None:
-                    text = f"item {change.id}: {problem.message}; everything was put back as it was"
-                    raise McastdError(problem.reason, text, **problem.metadata)
 
 
 async def _matching(routes: list[Route], test: Test) -> list[Route]:
@@ -186,10 +208,14 @@ def _slices(routes: list[_T]) -> Iterator[list[_T]]:
 
 
 def _duplicate(route: Route, part: list[Route], first: int) -> McastdError:
-    table, group, source = split_key(route.key)
+    key = parts_of(route.key)
     field = f"routes[{first + next(at for at, one in enumerate(part) if one is route)}]"
-    text = f"{field}: {key_text(route.key)} is in the set already: a set holds each (S,G) once"
-    where = {"group": address_text(group), "source": address_text(source), "table": table}
+    text = f"{field}: {key_text(route.key)} is in the set already: a set holds each route once"
+    where = {
+        "group": prefix_text(key.group, key.group_length),
+        "source": prefix_text(key.source, key.source_length),
+        "table": key.table,
+    }
     return McastdError(Reason.DUPLICATE_ROUTE, text, field=field, **where)
 
 
@@ -203,4 +229,4 @@ def _check_cookies(part: list[Route], cookie: str, first: int) -> None:
     for at, route in enumerate(part, first):
         if route.cookie != cookie:
             text = f"differs from header.cookie {cookie!r}, which narrows the scope: every route sent must carry it"
-            raise convert.invalid(Reason.INVALID_VALUE, f"routes[{at}].cookie", route.cookie, text)
+            raise fields.invalid(Reason.INVALID_VALUE, f"routes[{at}].cookie", route.cookie, text)

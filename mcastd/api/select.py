@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 from mcast.v1 import types_pb2 as t
-from mcastd.api.convert import check_name, invalid, read_prefix_length, read_table_of_both
-from mcastd.model.address import key_table, pack_address, split_key
+from mcastd.api.fields import check_name, invalid, read_prefix_length, read_table_of_both
+from mcastd.model.address import key_table, pack_address
 from mcastd.model.errors import Reason
 from mcastd.model.interface import glob_matcher, is_glob
 from mcastd.model.route import Route, RouteState
+from mcastd.model.template import masked, parts_of
 
 _STATES = frozenset(int(state) for state in RouteState)
 
@@ -31,9 +32,9 @@ def matcher(selector: t.Selector) -> Test | None:
     if selector.HasField("table"):
         number = read_table_of_both(selector.table, "selector.table")
         tests.append(lambda route: key_table(route.key) == number)
-    for field, part, text in (("group", 1, selector.group), ("source", 2, selector.source)):
+    for part, text in (("group", selector.group), ("source", selector.source)):
         if text:
-            tests.append(_inside(*_prefix(text, f"selector.{field}"), part))
+            tests.append(_inside(*_prefix(text, f"selector.{part}"), part))
     if selector.interface:
         check_name(selector.interface, "selector.interface", glob=True)
         tests.append(_uses(selector.interface))
@@ -60,13 +61,15 @@ def _prefix(text: str, field: str) -> tuple[bytes, int]:
     return packed, read_prefix_length(length, bits, reason, field, text)
 
 
-def _inside(packed: bytes, length: int, part: int) -> Test:
-    size, drop = len(packed), 8 * len(packed) - length
-    wanted = int.from_bytes(packed, "big") >> drop
+def _inside(packed: bytes, length: int, part: str) -> Test:
+    """Whether a route's group or source (a template's prefix, whole) is inside a prefix; any source is inside none but /0."""
+    size = len(packed)
+    wanted = masked(packed, length)
 
     def test(route: Route) -> bool:
-        address = split_key(route.key)[part]
-        return isinstance(address, bytes) and len(address) == size and int.from_bytes(address, "big") >> drop == wanted
+        key = parts_of(route.key)
+        address, bits = (key.group, key.group_length) if part == "group" else (key.source, key.source_length)
+        return len(address) == size and bits >= length and masked(address, length) == wanted
 
     return test
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from mcastd.cli.addresses import OPTIONS, bad, make_listen, parse_listen, split_addresses
 from mcastd.keeper.failure import EX_CONFIG, CannotRun
 from mcastd.keeper.identity import Identity, server_identity
+from mcastd.model.limits import Limits
 from mcastd.model.settings import (
-    DEFAULT_ROUTES_MAX,
     DEFAULT_SOCKET,
     DEFAULT_STATE_DIR,
     DEFAULT_TABLE_NUMBERS,
@@ -26,6 +26,12 @@ from mcastd.model.settings import (
 
 ROUTES_MAX_LIMIT = 100_000_000
 
+LISTENS_MAX = 64
+"""Sockets of the API; with the other limits here, the settings fit into one message of the channel."""
+
+_METRICS_MAX = 300
+"""Characters of HOST:PORT: a host name has at most 253."""
+
 _DAEMON_KEYS: Mapping[str, type] = {
     "listen": list,
     "state_dir": str,
@@ -33,10 +39,16 @@ _DAEMON_KEYS: Mapping[str, type] = {
     "user": str,
     "log_level": str,
     "routes_max": int,
+    "learned_max": int,
+    "stops_max": int,
+    "idle_timeout": int,
+    "unrouted": str,
     "tables": list,
 }
+_TABLE_KEYS: Mapping[str, type] = {"number": int, "unrouted": str}
 _LISTEN_KEYS: Mapping[str, type] = {"address": str, **dict.fromkeys(OPTIONS, str)}
-_SECTIONS: Mapping[str, type] = {"daemon": dict, "listen": list}
+_SECTIONS: Mapping[str, type] = {"daemon": dict, "listen": list, "table": list}
+_POLICIES = {"stop": True, "ignore": False}
 
 _TYPE_NAMES: Mapping[type, str] = {str: "a string", int: "a number", list: "a list", dict: "a table"}
 
@@ -87,7 +99,7 @@ def load_settings(flags: Flags, environment: Mapping[str, str]) -> Settings:
         change_user=identity.change,
         metrics=_metrics(find("metrics", "off")),
         log_level=_log_level(find("log_level", "info")),
-        routes_max=_routes_max(f"{config}: daemon.routes_max", daemon.get("routes_max", DEFAULT_ROUTES_MAX)),
+        limits=_limits(config, content),
         tables=_tables(f"{config}: daemon.tables", daemon.get("tables", [])),
         config=os.path.abspath(config) if config is not None else "",  # noqa: PTH100 - see _read_file
     )
@@ -105,6 +117,10 @@ def _read_file(path: str) -> dict[str, Any]:
         raise CannotRun(EX_CONFIG, f"the configuration file {path} is not TOML: {exc}") from exc
     _check_keys(f"{path}: ", content, _SECTIONS)
     _check_keys(f"{path}: daemon.", content.get("daemon", {}), _DAEMON_KEYS)
+    for number, one in enumerate(content.get("table", []), 1):
+        if not isinstance(one, dict):
+            raise bad(f"{path}: table", one, "write each as a table of its own, under [[table]]")
+        _check_keys(f"{path}: table {number}.", one, _TABLE_KEYS)
     for number, one in enumerate(content.get("listen", []), 1):
         if not isinstance(one, dict):
             raise bad(f"{path}: listen", one, "write each as a table of its own, under [[listen]]")
@@ -142,6 +158,8 @@ def _listens(
         listens = _listens_of_file(config, content, identity)
     if not listens:
         listens = [Listen(DEFAULT_SOCKET)]
+    if len(listens) > LISTENS_MAX:
+        raise CannotRun(EX_CONFIG, f"{len(listens)} sockets are to be listened on: at most {LISTENS_MAX} can be, leave some out")
     paths = [listen.path for listen in listens]
     for path in paths:
         if paths.count(path) > 1:
@@ -171,6 +189,8 @@ def _directory(found: _Found) -> str:
 def _metrics(found: _Found) -> str:
     if found.value == "off":
         return ""
+    if len(found.value) > _METRICS_MAX:
+        raise bad(found.origin, f"{found.value[:32]}...", f"HOST:PORT has at most {_METRICS_MAX} characters")
     try:
         metrics_host_port(found.value)
     except ValueError:
@@ -184,10 +204,41 @@ def _log_level(found: _Found) -> str:
     return found.value
 
 
-def _routes_max(origin: str, value: int) -> int:
-    if not 1 <= value <= ROUTES_MAX_LIMIT:
-        raise bad(origin, value, f"choose 1 to {ROUTES_MAX_LIMIT}")
-    return value
+def _limits(config: str | None, content: Mapping[str, Any]) -> Limits:
+    daemon, default = content.get("daemon", {}), Limits()
+    stop = _policy(f"{config}: daemon.unrouted", daemon.get("unrouted", "stop"))
+    if (count := len(content.get("table", []))) > TABLES_MAX + 1:
+        raise bad(f"{config}: table", f"{count} tables", f"at most {TABLES_MAX} can be open beside the default one")
+    other = set()
+    for number, one in enumerate(content.get("table", []), 1):
+        origin = f"{config}: table {number}."
+        if "number" not in one:
+            raise CannotRun(EX_CONFIG, f"{origin}number is missing: say which table it is (0 = the default one)")
+        if not 0 <= one["number"] <= TABLE_MAX:
+            raise bad(f"{origin}number", one["number"], f"a table is a number from 0 to {TABLE_MAX}")
+        if "unrouted" in one and _policy(f"{origin}unrouted", one["unrouted"]) != stop:
+            other.add(one["number"])
+
+    def number_of(name: str, default: int, high: int, low: int = 1) -> int:
+        value: int = daemon.get(name, default)
+        if not low <= value <= high:
+            raise bad(f"{config}: daemon.{name}", value, f"choose {low} to {high}")
+        return value
+
+    return Limits(
+        routes_max=number_of("routes_max", default.routes_max, ROUTES_MAX_LIMIT),
+        learned_max=number_of("learned_max", default.learned_max, ROUTES_MAX_LIMIT),
+        stops_max=number_of("stops_max", default.stops_max, ROUTES_MAX_LIMIT),
+        idle_timeout=float(number_of("idle_timeout", int(default.idle_timeout), 86_400)),
+        stop_unrouted=stop,
+        other_tables=frozenset(other),
+    )
+
+
+def _policy(origin: str, value: str) -> bool:
+    if value not in _POLICIES:
+        raise bad(origin, value, "choose stop (a stop filter) or ignore")
+    return _POLICIES[value]
 
 
 def _tables(origin: str, values: list[object]) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line; also what the manual page is made from."""
+    """The command line."""
     top = _Parser(prog="mcastd", description="A multicast router for Linux that a program can drive.", allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"mcastd {mcastd.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -37,7 +37,8 @@ def parser() -> argparse.ArgumentParser:
         help="run the daemon in the foreground",
         description="Run the daemon in the foreground, logging to standard error.",
         epilog="A flag wins over the environment variable, which wins over the configuration file. "
-        "Exit codes: 64 command line, 69 socket, state directory or table in use, 77 capability missing, 78 configuration.",
+        "Exit codes: 64 command line, 69 socket, state directory or table in use, 71 refused by the system, "
+        "77 capability missing, 78 configuration.",
         allow_abbrev=False,
     )
     serve.add_argument("--config", metavar="FILE", help="configuration file, TOML [MCASTD_CONFIG]")
@@ -74,6 +75,8 @@ def main(arguments: Sequence[str] | None = None, *, server_command: Sequence[str
     except OSError as exc:
         _log.critical("the system refused what it should not: %s", exc, exc_info=True, extra={"exit_code": EX_OSERR})
         return EX_OSERR
+    finally:
+        logs.finish()
     return 0
 
 

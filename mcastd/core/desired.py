@@ -4,21 +4,25 @@ A draft never touches the state below it, so a write that the disk refuses leave
 together (group commit).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
+from mcastd.model.address import Family
 from mcastd.model.owner import CONFIG_OWNER
-from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord, Stored
-from mcastd.model.route import Route
+from mcastd.model.record import EffectiveSettings, Intent, InterfaceSettings, OwnerRecord, Stored
+from mcastd.model.route import Route, Template
+from mcastd.model.template import is_template_key
 
 
 class Desired:
     """What all owners want."""
 
-    __slots__ = ("entries", "owners", "routes", "settings")
+    __slots__ = ("by_group", "entries", "owners", "routes", "settings")
 
     def __init__(self) -> None:
         """Nobody wants anything."""
         self.routes: dict[bytes, Route] = {}
+        self.by_group: dict[bytes, dict[bytes, None]] = {}
+        """Keys of the templates and shared trees of one group address, by table and group (`group_key`)."""
         self.owners: dict[str, OwnerRecord] = {}
         self.entries: dict[str, int] = {}
         """Routes by owner."""
@@ -32,11 +36,15 @@ class Desired:
         self.settings = stored.settings
         for route in stored.routes.values():
             self.entries[route.owner] = self.entries.get(route.owner, 0) + 1
+            if isinstance(route, Template):
+                self.by_group.setdefault(group_key(route.key), {})[route.key] = None
 
     def put(self, route: Route) -> Route | None:
         """Make it so; the route that was there before, if any."""
         old = self.routes.get(route.key)
         self.routes[route.key] = route
+        if isinstance(route, Template):
+            self.by_group.setdefault(group_key(route.key), {})[route.key] = None
         entries = self.entries
         if old is None:
             entries[route.owner] = entries.get(route.owner, 0) + 1
@@ -50,26 +58,47 @@ class Desired:
         old = self.routes.pop(key, None)
         if old is not None:
             self.entries[old.owner] -= 1
+            if isinstance(old, Template):
+                keys = self.by_group[group_key(key)]
+                del keys[key]
+                if not keys:
+                    del self.by_group[group_key(key)]
         return old
 
-    def effective_settings(self, interface: str) -> InterfaceSettings:
-        """What holds for an interface: field by field, the latest word of anybody but "config"; else that of "config"."""
-        said = [s for (name, _), s in self.settings.items() if name == interface]
-        said.sort(key=lambda s: (s.owner == CONFIG_OWNER, -s.revision))
-        threshold = next((s.ttl_threshold for s in said if s.ttl_threshold is not None), None)
-        pinned = next((s.pinned_tables for s in said if s.pinned_tables is not None), None)
-        return InterfaceSettings(interface, "", threshold, pinned)
+    def effective_settings(self, interface: str) -> EffectiveSettings:
+        """What holds for an interface."""
+        return effective(interface, [said for (name, _), said in self.settings.items() if name == interface])
+
+
+def effective(interface: str, said: Iterable[InterfaceSettings]) -> EffectiveSettings:
+    """What holds of what owners have said: thing by thing the latest word of anybody but "config"; else that of "config"."""
+    thresholds: list[tuple[bool, int, int]] = []
+    pins: dict[int, tuple[bool, int, bool]] = {}
+    for one in said:
+        not_config = one.owner != CONFIG_OWNER
+        if one.ttl_threshold is not None:
+            thresholds.append((not_config, one.ttl_revision, one.ttl_threshold))
+        for table, pinned, revision in one.pins:
+            pins[table] = max(pins.get(table, (False, -1, False)), (not_config, revision, pinned))
+    threshold = max(thresholds)[2] if thresholds else None
+    return EffectiveSettings(interface, threshold, frozenset(table for table, (_, _, pinned) in pins.items() if pinned))
+
+
+def group_key(key: bytes) -> bytes:
+    """Table, family, group and its prefix length of a template's key: what templates of one group have in common."""
+    return key[:6] + key[7 : 11 if key[4] == Family.IPV4 else 23]
 
 
 class Draft:
     """Desired state as it will be once the writes prepared so far are committed."""
 
-    __slots__ = ("_below", "_owners", "_routes", "_settings", "count", "intents", "next_revision", "revision")
+    __slots__ = ("_below", "_groups", "_owners", "_routes", "_settings", "count", "intents", "next_revision", "revision")
 
     def __init__(self, below: Desired, revision: int, next_revision: Callable[[], int]) -> None:
         """Start from what is, at the current revision; `next_revision` hands out one that nothing has."""
         self._below = below
         self._routes: dict[bytes, Route | None] = {}
+        self._groups: dict[bytes, dict[bytes, None]] = {}
         self._owners: dict[str, OwnerRecord] = {}
         self._settings: dict[tuple[str, str], InterfaceSettings] = {}
         self.count = len(below.routes)
@@ -95,6 +124,13 @@ class Draft:
             if changed is not None:
                 yield changed
 
+    def of_group(self, group: bytes) -> Iterator[Template]:
+        """Templates and shared trees of one `group_key`."""
+        for key in {**self._below.by_group.get(group, {}), **self._groups.get(group, {})}:
+            route = self.get(key)
+            if isinstance(route, Template):
+                yield route
+
     def owner(self, name: str) -> OwnerRecord:
         """The owner's record, as it stands; an owner nobody has seen is one at revision 0."""
         return self._owners.get(name) or self._below.owners.get(name) or OwnerRecord(name)
@@ -104,9 +140,17 @@ class Draft:
         key = (interface, owner)
         return self._settings.get(key) or self._below.settings.get(key) or InterfaceSettings(interface, owner)
 
+    def effective_settings(self, interface: str) -> EffectiveSettings:
+        """What holds for an interface, as it stands."""
+        keys = [key for key in {**self._below.settings, **self._settings} if key[0] == interface]
+        return effective(interface, [self.settings(*key) for key in keys])
+
     def absorb(self, intent: Intent, changed: dict[bytes, Route | None], grown: int) -> None:
         """Let later writes of the draft see this one."""
         self._routes.update(changed)
+        for key in changed:
+            if is_template_key(key):
+                self._groups.setdefault(group_key(key), {})[key] = None
         self._owners.update((o.name, o) for o in intent.owners)
         self._settings.update(((s.interface, s.owner), s) for s in intent.settings)
         self.count += grown

@@ -8,25 +8,46 @@ Nothing here waits, reads a clock or touches a socket. Between two calls all is 
 plan will bring about, KernelTable.actual what the kernel has acknowledged.
 """
 
-import errno
 import os
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import chain
 
 from mcastd.core.adopt import adopt_entries
 from mcastd.core.desired import Desired, Draft
-from mcastd.core.linkbook import LinkBook
+from mcastd.core.entries import Entries
+from mcastd.core.learning import Caps, covered, forget, learn, move, next_templates, sweep, tally, templates_set, under
 from mcastd.core.plan import Work, WorkQueue
-from mcastd.core.shapes import Shape, World, release, resolve
+from mcastd.core.roster import Roster
 from mcastd.core.tables import KernelTable
-from mcastd.model.address import Family, exact_prefix, key_family, key_table, key_text
-from mcastd.model.effect import BATCH, AddVif, DeleteMfc, DelVif, Effect, OpenTable, ProgramMfc, SetVifMap
+from mcastd.core.templates import tree_key
+from mcastd.model.address import Family, split_key
+from mcastd.model.effect import (
+    BATCH,
+    AddVif,
+    DeleteMfc,
+    DelVif,
+    Effect,
+    OpenTable,
+    ProgramMfc,
+    SetTemplates,
+    SetVifMap,
+)
 from mcastd.model.errors import Problem, Reason
-from mcastd.model.event import AdoptedEntry, AdoptedVif, LinkEvent
-from mcastd.model.record import Intent, InterfaceSettings, Stored
-from mcastd.model.route import Forwarding, Paths, Route
+from mcastd.model.event import AdoptedEntry, AdoptedVif, Answer, LinkEvent, UpcallKind
+from mcastd.model.limits import Limits
+from mcastd.model.record import Intent, Stored
+from mcastd.model.route import Route, Template
+from mcastd.model.template import TemplateKey, is_template_key, unpack_template_key
+
+SHAPES_AT_ONCE = 100
+"""Shapes that are resolved between two yields: some 5 ms."""
 
 REVISION_BITS = 40
 """Revision = stored start count << 40 | counter, so that it never runs back (2^24 starts, 10^12 changes each)."""
+
+SWEEPS_AFTER_LOSS = 3
+"""One may be under way when records are lost, the next one finds what was not heard of, and one more makes sure of it."""
 
 Errnos = Sequence[int] | None
 """Result of a batch: one errno an entry, or None when all were done."""
@@ -35,27 +56,24 @@ Errnos = Sequence[int] | None
 class Engine:
     """Desired state, the kernel as known, and the plan between them."""
 
-    def __init__(self, start_count: int, stored: Stored, routes_max: int) -> None:
+    def __init__(self, start_count: int, stored: Stored, limits: Limits) -> None:
         """Take the durable state; nothing is known of the kernel yet, so nothing is planned."""
+        self.limits = limits
         self.revision = start_count << REVISION_BITS
-        self.routes_max = routes_max
+        self.routes_max = limits.routes_max
         self.desired = Desired()
         self.desired.load(stored)
-        self.world = World()
-        self.book = LinkBook(self.world)
-        self.tables: dict[tuple[int, Family], KernelTable] = {}
-        self._by_key: dict[tuple[bytes, int], KernelTable] = {}
-        """The same tables by the first 4 bytes and the length of their routes' keys."""
-        self.failed: dict[bytes, None] = {}
-        """Keys whose last effect the kernel refused."""
+        self.roster = Roster(self.next_revision)
+        self.world, self.tables = self.roster.world, self.roster.tables
+        self.entries = Entries(self.desired, self.roster, self.next_revision)
         self._queue = WorkQueue()
         self._visible: int | None = None
         self._turn: Work | None = None
         self._unanswered = 0
         for route in stored.routes.values():
-            self._join(route)
+            self.roster.join(route)
         for interface in {name for name, _ in stored.settings}:
-            self._apply_settings(interface, Work())
+            self.roster.apply_settings(self.desired.effective_settings(interface), Work())
 
     # --- writes ------------------------------------------------------------------------------------------------------
 
@@ -85,7 +103,7 @@ class Engine:
         desired.owners.update((o.name, o) for o in intent.owners)
         for said in intent.settings:
             desired.settings[said.interface, said.owner] = said
-            self._apply_settings(said.interface, work)
+            self.roster.apply_settings(desired.effective_settings(said.interface), work)
         puts, deletes = intent.puts, intent.deletes
         for at in range(0, len(puts), BATCH):
             part = puts[at : at + BATCH]
@@ -93,22 +111,52 @@ class Engine:
                 old = desired.put(route)
                 if old is None:
                     route.installed_at, route.problem = 0.0, None  # A route that is restored had another life.
-                    self._join(route)
+                    self.roster.join(route)
                 else:
                     route.installed_at = old.installed_at
-                    self._leave_for(route, old)
-            work.add(route.key for route in part)
+                    self.roster.leave_for(route, old)
+            work.add(self._entry_keys(part))
             yield
         for at in range(0, len(deletes), BATCH):
             part_keys = deletes[at : at + BATCH]
             for key in part_keys:
                 gone = desired.delete(key)
                 if gone is not None:
-                    self._leave(gone)
+                    self.roster.leave(gone)
+                    self.roster.hand_over(gone)
+                    if isinstance(gone, Template) and gone.shared_tree:
+                        work.add((tree_key(key),))
             work.add(part_keys)
             yield
+        work.add(self._learned_under(key for key in self._changed(intent) if is_template_key(key)))
         self.enqueue(work)
         return work
+
+    def _changed(self, intent: Intent) -> Iterator[bytes]:
+        return chain((route.key for route in intent.puts), intent.deletes)
+
+    def _entry_keys(self, routes: Iterable[Route]) -> Iterator[bytes]:
+        """Keys of the entries that the routes are about; a template has a key of its own, which marks its turn."""
+        for route in routes:
+            yield route.key
+            if isinstance(route, Template):
+                yield tree_key(route.key)
+
+    def _learned_under(self, keys: Iterable[bytes]) -> Iterator[bytes]:
+        """Learned entries that these templates and trees have a say in: who writes them waits until all of those follow."""
+        touched: dict[KernelTable, list[TemplateKey]] = {}
+        for key in keys:
+            parts = unpack_template_key(key)
+            kernel = self.tables.get((parts.table, parts.family))
+            if kernel is not None and kernel.learned:
+                touched.setdefault(kernel, []).append(parts)
+        for kernel, templates in touched.items():
+            yield from under(kernel, templates)
+
+    @property
+    def failed(self) -> dict[bytes, None]:
+        """Keys whose last effect the kernel refused."""
+        return self.entries.failed
 
     def enqueue(self, work: Work) -> None:
         """Let the plan carry it out; once done it is among `finished`."""
@@ -117,8 +165,16 @@ class Engine:
     # --- events ------------------------------------------------------------------------------------------------------
 
     def links(self, event: LinkEvent) -> None:
-        """Take note of interfaces that came, went, changed or were renamed."""
-        note = self.book.note(event)
+        """Take note of interfaces that came, went, changed or were renamed, at one go."""
+        for _ in self.links_in_slices(event):
+            pass
+
+    def links_in_slices(self, event: LinkEvent) -> Generator[None, None, None]:
+        """Do as `links` does, but yield between slices of shapes: where each route has oifs of its own they are many.
+
+        Shapes that are not resolved yet may name numbers of links that have gone: those are not used again before all are.
+        """
+        note = self.roster.book.note(event)
         if not note.names:
             return
         changed = {link.ifindex for link in note.changed}.union(note.gone)
@@ -128,39 +184,64 @@ class Engine:
                 kernel.vifs.link_gone(ifindex)
             for link in note.changed:
                 kernel.vifs.rename(link.ifindex, link.name)
-        work = Work(self.failed)
-        for shape in self.book.interested(note.names):
-            self._resolve(shape, work)
+        work = Work(self.entries.failed)
+        self._look_at_learned(note.gone, work)
+        for at, shape in enumerate(self.roster.book.interested(note.names), 1):
+            self.roster.resolve(shape, work)
+            if at % SHAPES_AT_ONCE == 0:
+                self.enqueue(work)
+                work = Work()
+                yield
         self.enqueue(work)
+
+    def missing(self, table: int, family: Family, present: Container[bytes]) -> int:
+        """The kernel holds only these of a table's entries: put back the others that we think are there. How many."""
+        kernel = self.roster.kernel(table, family)
+        gone = [key for key in kernel.actual if key not in present]
+        for key in gone:
+            self._doubt(kernel, key)
+        self.enqueue(Work(gone))
+        return len(gone)
 
     def vifs_gone(self, table: int, family: Family, numbers: Iterable[int]) -> None:
         """The kernel has these VIFs no more though their links are there (which went and came back unheard): make them anew."""
-        kernel = self._kernel(table, family)
+        kernel = self.roster.kernel(table, family)
         gone = {slot.ifindex for number in numbers if (slot := kernel.vifs.slots[number]) is not None}
         for ifindex in gone:
             kernel.vifs.link_gone(ifindex)
         work = Work()
-        for shape in [*kernel.shapes.values(), *kernel.pins.values()]:
+        self._look_at_learned(gone, work)
+        for shape in kernel.all_shapes():
             if not gone.isdisjoint(shape.held):
-                self._resolve(shape, work)
+                self.roster.resolve(shape, work)
         self.enqueue(work)
+
+    def _look_at_learned(self, gone: Container[int], work: Work) -> None:
+        """What came in on an interface (ifindex) whose VIF has gone: a template that takes any may be just as before."""
+        for kernel in self.tables.values():
+            work.add([key for key, learned in kernel.learned.items() if learned.ifindex in gone])
 
     def opened(self, table: int, families: Mapping[Family, Problem | None]) -> None:
         """The sockets of a table are open, or why not."""
         work = Work()
         for family, problem in families.items():
-            kernel = self._kernel(table, family)
+            kernel = self.roster.kernel(table, family)
             if kernel.opened:
                 continue
             kernel.opened, kernel.problem = problem is None, problem
-            for shape in [*kernel.shapes.values(), *kernel.pins.values()]:
-                self._resolve(shape, work)
+            for shape in kernel.all_shapes():
+                self.roster.resolve(shape, work)
         self.enqueue(work)
 
-    def adopt(self, table: int, family: Family, vifs: Iterable[AdoptedVif], entries: Iterable[AdoptedEntry]) -> None:
-        """Take over an open table: the keeper's VIF map and what the kernel holds; plan the difference. Links come before."""
-        kernel = self._kernel(table, family)
-        kernel.opened, kernel.problem = True, None
+    def adopt(
+        self, table: int, family: Family, vifs: Iterable[AdoptedVif], entries: Iterable[AdoptedEntry], dumped_at: float = 0.0
+    ) -> None:
+        """Take over an open table: the keeper's VIF map and what the kernel holds; plan the difference. Links come before.
+
+        `dumped_at`: when the entries were read, seconds since the epoch.
+        """
+        kernel = self.roster.kernel(table, family)
+        kernel.opened, kernel.problem, kernel.dumped_at = True, None, dumped_at
         suspect = False
         for vif in vifs:
             link = self.world.by_index.get(vif.ifindex)
@@ -169,30 +250,101 @@ class Engine:
             kernel.vifs.adopt(vif.vif, vif.ifindex, vif.name, present=present)
             if link is not None:
                 kernel.vifs.rename(vif.ifindex, link.name)
-        for shape in [*kernel.shapes.values(), *kernel.pins.values()]:
-            self._resolve(shape, Work())
-        self.enqueue(adopt_entries(kernel, self.desired.routes, entries, suspect=suspect))
+        for shape in kernel.all_shapes():
+            self.roster.resolve(shape, Work())
+        self.enqueue(adopt_entries(kernel, self.desired.routes, entries, suspect=suspect, stops_max=self._caps(kernel).stops))
 
     def lost(self, key: bytes) -> bool:
         """The kernel says, by an upcall, that it has no such entry although we put it there: put it back. Whether we did."""
-        kernel = self._kernel_of(key)
+        kernel = self.roster.kernel_of(key)
         if kernel is None or key not in kernel.actual:
             return False
+        self._doubt(kernel, key)
+        self.enqueue(Work((key,)))
+        return True
+
+    def _doubt(self, kernel: KernelTable, key: bytes) -> None:
+        """Whether the kernel has the entry is not known: until it is written again the route is not PROGRAMMED."""
         kernel.doubt(key)
         route = self.desired.routes.get(key)
         if route is not None:
             route.installed_at = 0.0
-        self.enqueue(Work((key,)))
-        return True
+
+    def upcall(self, key: bytes, kind: UpcallKind, vif: int, answer: Answer, template: bytes, now: float) -> None:
+        """Take note of an upcall, and of what the keeper did about it."""
+        kernel = self.roster.kernel_of(key)
+        if kernel is None:
+            return
+        tally(kernel, answer, template)
+        old = kind is UpcallKind.NOCACHE and now < kernel.dumped_at
+        if old and (key in kernel.actual or answer not in {Answer.NONE, Answer.CAPPED}):
+            return  # Told to nobody in time; what came of it was in the dump that we began with.
+        if kind is not UpcallKind.NOCACHE:
+            look = key not in self.desired.routes and move(kernel, key, vif, now, caps=self._caps(kernel))
+        elif key not in self.desired.routes:
+            look = learn(kernel, key, vif, answer, template, now, caps=self._caps(kernel))
+        elif look := answer in {Answer.INSTALLED, Answer.ELSEWHERE}:
+            # The keeper was faster than the route, or than its own check: the entry does what a template says.
+            kernel.programmed(key, kernel.unlike())
+        if look:
+            self.enqueue(Work((key,)))
+
+    def records_lost(self, table: int, family: Family) -> None:
+        """The keeper has answered upcalls of which we shall not hear: what it may have overwritten is written again."""
+        kernel = self.tables.get((table, family))
+        if kernel is not None and kernel.opened:
+            kernel.blind = SWEEPS_AFTER_LOSS
+            unlike = kernel.unlike()
+            keys = [key for key in kernel.actual if key in self.desired.routes and covered(kernel, *split_key(key)[1:])]
+            for key in keys:
+                kernel.programmed(key, unlike)
+            self.enqueue(Work(keys))
+
+    def sweep(self, table: int, family: Family, found: Iterable[tuple[bytes, float, int, int]], now: float) -> None:
+        """A dump of our own entries (key, seconds idle, ifindex of the iif, packets): learned ones that are idle go."""
+        kernel = self.tables.get((table, family))
+        if kernel is not None and kernel.opened:
+            routes, trees = self.desired.routes, kernel.trees
+            # Of exact routes only those are looked at that should have no entry: the keeper may have made one unheard.
+            ours = (one for one in found if one[0] not in trees and (one[0] not in routes or one[0] not in kernel.actual))
+            self.enqueue(sweep(kernel, ours, routes, self.limits.idle_timeout, now))
+
+    def flush(self, keys: AbstractSet[bytes]) -> tuple[Work, int]:
+        """Forget these learned entries; packets that still come make them anew. The work, and how many there were."""
+        work, count = Work(), 0
+        for kernel in self.tables.values():
+            gone = [key for key in kernel.learned if key in keys]
+            for key in gone:
+                forget(kernel, key)
+            work.add(gone)
+            count += len(gone)
+        self.enqueue(work)
+        return work, count
+
+    def recounts(self) -> list[tuple[int, Family, list[tuple[bytes, int]]]]:
+        """By how many the learned entries of templates differ from what the keeper counts, by name; it is told of it next."""
+        out = []
+        for kernel in self.tables.values():
+            if kernel.recount:
+                changed = [(one.name, one.children - one.counted) for one in kernel.recount if one.children != one.counted]
+                for shape in kernel.recount:
+                    shape.counted = shape.children
+                kernel.recount = {}
+                if changed:
+                    out.append((kernel.table, kernel.family, changed))
+        return out
+
+    def _caps(self, kernel: KernelTable) -> Caps:
+        return Caps(self.limits.learned_max, self.limits.stops_max if self.limits.stops(kernel.table) else 0)
 
     def retry(self) -> None:
         """Try again what the kernel refused: entries, VIFs, tables."""
-        work = Work(self.failed)
+        work = Work(self.entries.failed)
         refused, self.world.refused = self.world.refused, {}
         for table, family, _ in refused:
             kernel = self.tables[table, family]
-            for shape in [*kernel.shapes.values(), *kernel.pins.values()]:
-                self._resolve(shape, work)
+            for shape in kernel.all_shapes():
+                self.roster.resolve(shape, work)
         for kernel in self.tables.values():
             kernel.problem = None
         self.enqueue(work)
@@ -200,7 +352,7 @@ class Engine:
     @property
     def troubled(self) -> bool:
         """Whether there is anything for `retry`."""
-        return bool(self.failed or self.world.refused or any(k.problem and k.wanted for k in self.tables.values()))
+        return bool(self.entries.failed or self.world.refused or any(k.problem and k.wanted for k in self.tables.values()))
 
     # --- effects -----------------------------------------------------------------------------------------------------
 
@@ -208,13 +360,13 @@ class Engine:
         """The next step: effects to carry out in order, each answered by `push` before the next pull; empty = all is done."""
         for kernel in self.tables.values():
             if kernel.opened:
-                if step := self._vif_step(kernel):
+                if step := self._vif_step(kernel) or self._template_step(kernel):
                     return step
             elif kernel.problem is None and kernel.wanted:
                 return [OpenTable(kernel.table)]
         while (turn := self._queue.next()) is not None:
             work, keys = turn
-            if step := self._mfc_step(keys, now):
+            if step := self.entries.step(keys, now):
                 self._turn, self._unanswered = work, len(step)
                 return step
             self._queue.took(work)
@@ -224,10 +376,10 @@ class Engine:
         """What came of an effect (see mcastd.model.effect); `now` in seconds since the epoch."""
         match effect:
             case ProgramMfc():
-                self._programmed(effect, result, now)  # type: ignore[arg-type] # Each effect has a result type of its own.
+                self.entries.programmed(effect, result, now)  # type: ignore[arg-type] # Each effect has a result type of its own.
                 self._answered()
             case DeleteMfc():
-                self._deleted(effect, result)  # type: ignore[arg-type]
+                self.entries.deleted(effect, result)  # type: ignore[arg-type]
                 self._answered()
             case AddVif():
                 self._vif_added(effect, result)  # type: ignore[arg-type]
@@ -236,7 +388,9 @@ class Engine:
             case SetVifMap():
                 kernel = self.tables[effect.table, effect.family]
                 if kernel.vifs.map_acknowledged(frozenset(entry[0] for entry in effect.entries)):
-                    self._feed_starved(kernel)
+                    self.enqueue(self.roster.feed_starved(kernel))
+            case SetTemplates():
+                self.enqueue(templates_set(self.tables[effect.table, effect.family], effect))
             case OpenTable():
                 self.opened(effect.table, result)  # type: ignore[arg-type]
 
@@ -247,7 +401,9 @@ class Engine:
 
     def _vif_step(self, kernel: KernelTable) -> list[Effect]:
         vifs, table, family = kernel.vifs, kernel.table, kernel.family
-        retired, added = vifs.to_delete(), vifs.to_add()
+        # A predecessor's templates, which the keeper still uses, may name any number that has not left the map.
+        # Nor may one be used again that an entry may name of which we have not heard.
+        retired, added = vifs.to_delete() if kernel.keeper_knows and not kernel.blind else [], vifs.to_add()
         step: list[Effect] = []
         if vifs.map_stale:
             vifs.map_stale = False
@@ -259,84 +415,9 @@ class Engine:
         step.extend(DelVif(table, family, number) for number in retired)
         return step
 
-    def _mfc_step(self, keys: list[bytes], now: float) -> list[Effect]:
-        """Compare what is wanted with what the kernel has, for these keys: creations and changes, then deletions."""
-        routes = self.desired.routes
-        programs: dict[KernelTable, tuple[list[bytes], list[Forwarding]]] = {}
-        deletes: dict[KernelTable, list[bytes]] = {}
-        for key in keys:
-            route = routes.get(key)
-            if route is None:
-                kernel = self._kernel_of(key)
-                want = None
-            else:
-                shape: Shape = route.fate  # type: ignore[assignment] # Routes in force have a Shape.
-                kernel, want = shape.kernel, shape.forwarding
-            if kernel is None:
-                continue
-            have = kernel.actual.get(key)
-            if want is None:
-                if have is not None:
-                    deletes.setdefault(kernel, []).append(key)
-                elif key in self.failed:
-                    self._recovered(key, route)
-            elif have is want or (have is not None and have.packed == want.packed):
-                self._in_force(key, route, now)
-            else:
-                batch = programs.get(kernel)
-                if batch is None:
-                    batch = programs[kernel] = ([], [])
-                batch[0].append(key)
-                batch[1].append(want)
-        step: list[Effect] = [ProgramMfc(k.table, k.family, *batch) for k, batch in programs.items()]
-        step.extend(DeleteMfc(k.table, k.family, batch) for k, batch in deletes.items())
-        return step
-
-    def _programmed(self, effect: ProgramMfc, errnos: Errnos, now: float) -> None:
-        kernel, routes = self.tables[effect.table, effect.family], self.desired.routes
-        for at, (key, forwarding) in enumerate(zip(effect.keys, effect.forwardings, strict=True)):
-            route = routes.get(key)
-            if errnos is not None and errnos[at]:
-                self._refused(key, route, "MRT_ADD_MFC", errnos[at])
-                continue
-            kernel.programmed(key, forwarding)
-            self._in_force(key, route, now)
-
-    def _deleted(self, effect: DeleteMfc, errnos: Errnos) -> None:
-        kernel, routes = self.tables[effect.table, effect.family], self.desired.routes
-        for at, key in enumerate(effect.keys):
-            route = routes.get(key)
-            if errnos is not None and errnos[at] not in {0, errno.ENOENT}:
-                self._refused(key, route, "MRT_DEL_MFC", errnos[at])
-                continue
-            kernel.deleted(key)
-            if route is not None:
-                route.installed_at = 0.0
-            if key in self.failed:
-                self._recovered(key, route)
-
-    def _in_force(self, key: bytes, route: Route | None, now: float) -> None:
-        """The kernel has the route's entry."""
-        if route is not None and not route.installed_at:
-            route.installed_at = now
-        if key in self.failed:
-            self._recovered(key, route)
-
-    def _recovered(self, key: bytes, route: Route | None) -> None:
-        """What the kernel refused last is done, or not wanted any more."""
-        del self.failed[key]
-        if route is not None and route.problem is not None:
-            route.problem = None
-            route.revision = self.next_revision()
-
-    def _refused(self, key: bytes, route: Route | None, call: str, number: int) -> None:
-        self.failed[key] = None
-        if route is not None:
-            text = (
-                f"the kernel refused {call} of {key_text(key)}: {os.strerror(number)}; it is tried again when interfaces change"
-            )
-            route.problem = Problem(Reason.KERNEL_ERROR, text, {"errno": str(number), "call": call})
-            route.revision = self.next_revision()
+    def _template_step(self, kernel: KernelTable) -> list[Effect]:
+        effect = next_templates(kernel, self.limits.learned_max)
+        return [] if effect is None else [effect]
 
     def _vif_added(self, effect: AddVif, number: int) -> None:
         kernel = self.tables[effect.table, effect.family]
@@ -346,9 +427,9 @@ class Engine:
         problem = Problem(Reason.KERNEL_ERROR, text, {"interface": effect.name, "errno": str(number), "call": "MRT_ADD_VIF"})
         self.world.refused[effect.table, effect.family, effect.ifindex] = problem
         work = Work()
-        for shape in [*kernel.shapes.values(), *kernel.pins.values()]:
+        for shape in kernel.all_shapes():
             if effect.ifindex in shape.held:
-                self._resolve(shape, work)
+                self.roster.resolve(shape, work)
         self.enqueue(work)
 
     def _answered(self) -> None:
@@ -356,96 +437,3 @@ class Engine:
         if not self._unanswered and self._turn is not None:
             self._queue.took(self._turn)
             self._turn = None
-
-    # --- shapes ------------------------------------------------------------------------------------------------------
-
-    def _kernel(self, table: int, family: Family) -> KernelTable:
-        kernel = self.tables.get((table, family))
-        if kernel is None:
-            kernel = self.tables[table, family] = KernelTable(table, family)
-            self._by_key[exact_prefix(table, family)] = kernel
-        return kernel
-
-    def _kernel_of(self, key: bytes) -> KernelTable | None:
-        """The table that a key belongs to, if there is one."""
-        return self._by_key.get((key[:4], len(key)))
-
-    def _join(self, route: Route) -> None:
-        """Put a route under its shape, which is made and resolved if it is the first one."""
-        key, paths = route.key, route.paths
-        kernel = self._kernel_of(key) or self._kernel(key_table(key), key_family(key))
-        shape = kernel.shapes.get(paths)
-        if shape is None:
-            shape = kernel.shapes[paths] = Shape(kernel, paths)
-            self.book.register(shape)
-            self._resolve(shape, None)
-        route.fate = shape
-        route.paths = shape.paths
-        shape.members[key] = None
-
-    def _leave(self, route: Route) -> None:
-        """Take a route away from its shape, which goes with its last one."""
-        shape: Shape = route.fate  # type: ignore[assignment]
-        del shape.members[route.key]
-        if not shape.members:
-            release(shape)
-            shape.kernel.starved.pop(shape, None)
-            self.book.unregister(shape)
-            del shape.kernel.shapes[shape.paths]
-
-    def _leave_for(self, route: Route, old: Route) -> None:
-        """Put a route where another one of its key was: the new shape first, so that a VIF both use is not freed between."""
-        if old.paths == route.paths:
-            route.fate, route.paths = old.fate, old.paths
-        else:
-            self._join(route)
-            self._leave(old)
-
-    def _resolve(self, shape: Shape, work: Work | None) -> None:
-        """Resolve a shape again; its routes' keys go into the work if their entries are to change."""
-        changed = resolve(shape, self.world)
-        if shape.revision < 0:
-            shape.revision = self.next_revision()
-        if shape.starved:
-            shape.kernel.starved[shape] = None
-        else:
-            shape.kernel.starved.pop(shape, None)
-        if changed and work is not None:
-            work.add(shape.members)
-
-    def _feed_starved(self, kernel: KernelTable) -> None:
-        """Numbers are free again: those who waited for one, in the order in which they came."""
-        work = Work()
-        for shape in list(kernel.starved):
-            self._resolve(shape, work)
-        self.enqueue(work)
-
-    # --- interface settings ------------------------------------------------------------------------------------------
-
-    def _apply_settings(self, interface: str, work: Work) -> None:
-        """Bring pins and thresholds in line with what is said of an interface."""
-        said = self.desired.effective_settings(interface)
-        if said.ttl_threshold is None:
-            self.world.thresholds.pop(interface, None)
-        else:
-            self.world.thresholds[interface] = said.ttl_threshold
-        self._apply_pins(interface, said)
-        for shape in self.book.interested({interface: None}):
-            self._resolve(shape, work)
-
-    def _apply_pins(self, interface: str, said: InterfaceSettings) -> None:
-        tables = said.pinned_tables or frozenset()
-        for kernel in list(self.tables.values()):
-            pin = kernel.pins.get(interface)
-            if pin is not None and kernel.table not in tables:
-                release(pin)
-                self.book.unregister(pin)
-                kernel.starved.pop(pin, None)
-                del kernel.pins[interface]
-        for table in sorted(tables):
-            for family in Family:
-                kernel = self._kernel(table, family)
-                if interface not in kernel.pins:
-                    pin = kernel.pins[interface] = Shape(kernel, Paths(interface, ()))
-                    self.book.register(pin)
-                    self._resolve(pin, None)

@@ -5,7 +5,7 @@ from typing import assert_never
 
 from mcastd.core.shapes import Shape, World
 from mcastd.model.event import LinkChanged, LinkEvent, LinkGone, LinksResync
-from mcastd.model.interface import Link
+from mcastd.model.interface import Link, glob_matcher
 
 
 @dataclass(slots=True)
@@ -28,32 +28,33 @@ class LinkBook:
         """No links, no shapes."""
         self.world = world
         self._named: dict[str, dict[Shape, None]] = {}
-        self._globbed: dict[Shape, None] = {}
+        self._globbed: dict[str, dict[Shape, None]] = {}
+        """By pattern: many shapes have the same few."""
 
     def register(self, shape: Shape) -> None:
         """Tell of this shape when its interfaces change."""
         for name in shape.names:
             self._named.setdefault(name, {})[shape] = None
-        if shape.globs:
-            self._globbed[shape] = None
+        for glob in shape.globs:
+            self._globbed.setdefault(glob, {})[shape] = None
 
     def unregister(self, shape: Shape) -> None:
         """No more."""
-        for name in shape.names:
-            shapes = self._named[name]
-            del shapes[shape]
-            if not shapes:
-                del self._named[name]
-        self._globbed.pop(shape, None)
+        for index, keys in ((self._named, shape.names), (self._globbed, set(shape.globs))):
+            for key in keys:
+                shapes = index[key]
+                del shapes[shape]
+                if not shapes:
+                    del index[key]
 
     def interested(self, names: dict[str, None]) -> dict[Shape, None]:
         """Shapes that care about any of these names, in a stable order."""
         out: dict[Shape, None] = {}
         for name in names:
             out.update(self._named.get(name, {}))
-            for shape in self._globbed:
-                if shape.cares_about(name):
-                    out[shape] = None
+            for glob, shapes in self._globbed.items():
+                if glob_matcher(glob).match(name):
+                    out.update(shapes)
         return out
 
     def note(self, event: LinkEvent) -> Note:
@@ -83,12 +84,14 @@ class LinkBook:
             note.names[old.name] = None
             if world.by_name.get(old.name) is old:
                 del world.by_name[old.name]
+        world.forget_matches()
         world.by_index[link.ifindex] = link
         world.by_name[link.name] = link
         note.names[link.name] = None
         note.changed.append(link)
 
     def _gone(self, ifindex: int, note: Note) -> None:
+        self.world.forget_matches()
         old = self.world.by_index.pop(ifindex, None)
         if old is None:
             return

@@ -3,15 +3,15 @@
 Each function is a generator that yields between slices of BATCH items, so that the caller can let others run.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 
-from mcastd.core.desired import Draft
-from mcastd.model.address import key_text
+from mcastd.core.desired import Draft, group_key
 from mcastd.model.effect import BATCH
 from mcastd.model.errors import McastdError, Problem, Reason
-from mcastd.model.record import OwnerRecord
-from mcastd.model.route import Action, Oif, Paths, Route
+from mcastd.model.record import InterfaceSettings, OwnerRecord, Pin
+from mcastd.model.route import Action, Oif, Paths, Route, Template
+from mcastd.model.template import key_text
 from mcastd.model.write import (
     Change,
     DeleteRoutes,
@@ -28,6 +28,9 @@ from mcastd.model.write import (
 
 OIFS_MAX = 64
 """Names and globs among the oifs of one route."""
+
+NOW = -1
+"""Stands for the revision of the write that is being prepared."""
 
 Preparation = Generator[None, None, Outcome]
 
@@ -50,10 +53,7 @@ def prepare(draft: Draft, write: Write, routes_max: int) -> Preparation:
         case SetInterface():
             _set_interface(local, write)
         case Restore():
-            for route in write.puts:
-                local.put(0, route)
-            for key in write.deletes:
-                local.delete(0, key)
+            yield from _restore(local, write)
     _finish(draft, local, routes_max)
     return outcome
 
@@ -61,13 +61,16 @@ def prepare(draft: Draft, write: Write, routes_max: int) -> Preparation:
 class _Local:
     """One write on top of a draft."""
 
-    __slots__ = ("changed", "draft", "options", "outcome")
+    __slots__ = ("changed", "draft", "groups", "options", "outcome", "surplus")
 
     def __init__(self, draft: Draft, options: WriteOptions, outcome: Outcome) -> None:
         self.draft = draft
         self.options = options
         self.outcome = outcome
         self.changed: dict[bytes, Route | None] = {}
+        self.groups: dict[bytes, dict[bytes, None]] = {}
+        self.surplus: Callable[[bytes], bool] = lambda _: False
+        """Whether the route of a key is deleted by this write, later on."""
 
     def get(self, key: bytes) -> Route | None:
         if key in self.changed:
@@ -83,17 +86,39 @@ class _Local:
         self.outcome.refuse(index, Problem(Reason.OWNED_BY_OTHER, text, {"owner": route.owner}), route)
         return True
 
+    def overlaps(self, index: int, route: Template) -> bool:
+        """Whether a shared tree would take all packets of a template, or is there already; then the item is refused."""
+        group = group_key(route.key)
+        keys = {other.key: None for other in self.draft.of_group(group)} | self.groups.get(group, {})
+        for key in keys:
+            other = self.get(key)
+            if key == route.key or self.surplus(key):
+                continue
+            if isinstance(other, Template) and (other.shared_tree or route.shared_tree):
+                tree, dead = (route, other) if route.shared_tree else (other, route)
+                text = (
+                    f"{key_text(dead.key)} is of the group of the shared tree {key_text(tree.key)}, which takes all its packets"
+                )
+                remedy = "delete one of the two, or use no shared tree"
+                metadata = {"owner": other.owner, "iif": other.paths.iif}
+                self.outcome.refuse(index, Problem(Reason.SHARED_TREE_OVERLAP, f"{text}: {remedy}", metadata), other)
+                return True
+        self.groups.setdefault(group, {})[route.key] = None
+        return False
+
     def put(self, index: int, route: Route) -> None:
         outcome, old = self.outcome, self.get(route.key)
-        if old is None:
-            outcome.created += 1
-            action = Action.CREATE
-        elif old.same_intent(route):
+        if old is not None and old.same_intent(route):
             outcome.unchanged += 1
             outcome.kept.append((index, old))
             return
-        elif self.owned_by_other(index, old):
+        if old is not None and self.owned_by_other(index, old):
             return
+        if isinstance(route, Template) and self.overlaps(index, route):
+            return
+        if old is None:
+            outcome.created += 1
+            action = Action.CREATE
         else:
             outcome.updated += 1
             action = Action.UPDATE
@@ -142,8 +167,9 @@ def _patch(local: _Local, write: PatchRoutes) -> Generator[None]:
                 text = f"{key_text(patch.key)} would both name and exclude {min(both)}: remove one of the two"
                 local.outcome.refuse(index, Problem(Reason.INVALID_INTERFACE, text, {"interface": min(both)}), old)
             else:
-                paths = Paths(old.paths.iif, oifs)
-                local.put(index, Route(old.key, paths, write.options.owner, old.cookie, old.monitored))
+                new = old.copy()
+                new.paths, new.owner = Paths(old.paths.iif, oifs), write.options.owner
+                local.put(index, new)
         if index % BATCH == BATCH - 1:
             yield
 
@@ -170,19 +196,26 @@ def _delete(local: _Local, write: DeleteRoutes) -> Generator[None]:
             yield
 
 
+def _is_surplus(write: ReplaceRoutes, route: Route | None) -> bool:
+    """Whether a set leaves out a route that is in its scope."""
+    if route is None or route.owner != write.options.owner or route.key in write.routes:
+        return False
+    return not write.cookie or route.cookie == write.cookie
+
+
 def _replace(local: _Local, write: ReplaceRoutes) -> Generator[None]:
     options, wanted = write.options, write.routes
     if not wanted and not write.allow_empty:
         text = "the set is empty, which would delete every route in the scope: say allow_empty if that is meant"
         raise McastdError(Reason.EMPTY_SET, text, owner=options.owner)
-    index = 0
+    local.surplus = lambda key: _is_surplus(write, local.draft.get(key))
     for index, route in enumerate(wanted.values()):
         local.put(index, route)
         if index % BATCH == BATCH - 1:
             yield
     surplus = []
     for n, route in enumerate(local.draft.routes()):
-        if route.owner == options.owner and route.key not in wanted and (not write.cookie or route.cookie == write.cookie):
+        if _is_surplus(write, route):
             surplus.append(route.key)
         if n % BATCH == BATCH - 1:
             yield
@@ -195,20 +228,48 @@ def _replace(local: _Local, write: ReplaceRoutes) -> Generator[None]:
             yield
 
 
+def _restore(local: _Local, write: Restore) -> Generator[None]:
+    local.surplus = dict.fromkeys(write.deletes).__contains__
+    for at, route in enumerate(write.puts):
+        if _untouched(local, write, route.key):
+            local.put(0, route)
+        if at % BATCH == BATCH - 1:
+            yield
+    for at, key in enumerate(write.deletes):
+        if _untouched(local, write, key):
+            local.delete(0, key)
+        if at % BATCH == BATCH - 1:
+            yield
+
+
+def _untouched(local: _Local, write: Restore, key: bytes) -> bool:
+    """Whether a key still holds what the write has left there."""
+    return write.after is None or local.get(key) is write.after.get(key)
+
+
 def _set_interface(local: _Local, write: SetInterface) -> None:
+    """Say what is not said yet, or was overruled since; the revisions come when the write is finished."""
     draft, outcome = local.draft, local.outcome
-    old = draft.settings(write.interface, write.options.owner)
-    new = replace(old)
-    if write.ttl_threshold is not None:
-        new = replace(new, ttl_threshold=write.ttl_threshold)
-    if write.pinned is not None:
-        tables = old.pinned_tables or frozenset()
-        new = replace(new, pinned_tables=tables | {write.table} if write.pinned else tables - {write.table})
-    if new == old:
+    old, holds = draft.settings(write.interface, write.options.owner), draft.effective_settings(write.interface)
+    new, threshold, pinned = old, write.ttl_threshold, write.pinned
+    if threshold is not None and not old.ttl_threshold == threshold == holds.ttl_threshold:
+        new = replace(new, ttl_threshold=threshold, ttl_revision=NOW)
+    if pinned is not None:
+        said = next((pin.pinned for pin in old.pins if pin.table == write.table), None)
+        if said is not pinned or (write.table in holds.pinned_tables) is not pinned:
+            others = [pin for pin in old.pins if pin.table != write.table]
+            new = replace(new, pins=tuple(sorted([*others, Pin(write.table, pinned, NOW)])))
+    if new is old:
         outcome.unchanged += 1
     else:
         outcome.updated += 1
         outcome.intent.settings.append(new)
+
+
+def _dated(said: InterfaceSettings, revision: int) -> InterfaceSettings:
+    """What is said now, with its revision."""
+    pins = tuple(pin._replace(revision=revision) if pin.revision == NOW else pin for pin in said.pins)
+    return replace(said, ttl_revision=revision if said.ttl_revision == NOW else said.ttl_revision, pins=pins)
 
 
 def _finish(draft: Draft, local: _Local, routes_max: int) -> None:
@@ -235,7 +296,7 @@ def _finish(draft: Draft, local: _Local, routes_max: int) -> None:
     outcome.revision = draft.revision = draft.next_revision()
     for route in intent.puts:
         route.revision = outcome.revision
-    intent.settings = [replace(s, revision=outcome.revision) for s in intent.settings]
+    intent.settings = [_dated(said, outcome.revision) for said in intent.settings]
     _touch_owners(draft, local)
     draft.absorb(intent, changed, grown)
 

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 class Shape(Fate):
     """The routes that are alike, by key, and what has become of them."""
 
-    __slots__ = ("globs", "held", "kernel", "members", "names", "paths", "starved")
+    __slots__ = ("dropped", "globs", "held", "kernel", "members", "names", "paths", "starved")
+
+    tree = False
+    """Whether it is a shared tree, whose iif is among the oifs."""
 
     def __init__(self, kernel: "KernelTable", paths: Paths) -> None:
         """No members, not resolved."""
@@ -32,6 +35,8 @@ class Shape(Fate):
         """VIF numbers that it uses, by ifindex."""
         self.starved = False
         """Whether a VIF was wanting."""
+        self.dropped = False
+        """Whether it has no routes any more, and is not to be resolved again."""
         self.names, self.globs = interest(paths)
 
     def in_force(self, key: bytes) -> bool:
@@ -46,7 +51,13 @@ class Shape(Fate):
 
 def interest(paths: Paths) -> tuple[frozenset[str], tuple[str, ...]]:
     """The interfaces that the paths name, and their globs."""
-    names, globs = {paths.iif}, []
+    names, globs = set(), []
+    if is_glob(paths.iif):
+        globs.append(paths.iif)
+    else:
+        names.add(paths.iif)
+    if not paths.iif:
+        names, globs = set(), ["*"]  # A template without one looks at all of them.
     for oif in paths.oifs:
         if oif.interface.startswith("!"):
             continue  # It can only take away what a glob matches.
@@ -60,10 +71,11 @@ def interest(paths: Paths) -> tuple[frozenset[str], tuple[str, ...]]:
 class World:
     """What a resolution depends on beside the paths: links by name, thresholds, and what the kernel has refused."""
 
-    __slots__ = ("by_index", "by_name", "refused", "thresholds")
+    __slots__ = ("_matches", "by_index", "by_name", "refused", "thresholds")
 
     def __init__(self) -> None:
         """An empty one."""
+        self._matches: dict[str, dict[str, Link]] = {}
         self.by_name: dict[str, Link] = {}
         self.by_index: dict[int, Link] = {}
         self.thresholds: dict[str, int] = {}
@@ -71,13 +83,28 @@ class World:
         self.refused: dict[tuple[int, Family, int], Problem] = {}
         """By table, family and ifindex: why the kernel would not make a VIF; forgotten when the link changes."""
 
+    def matching(self, pattern: str) -> dict[str, Link]:
+        """Links whose name matches a pattern, by name; remembered until links change, since thousands of shapes ask."""
+        found = self._matches.get(pattern)
+        if found is None:
+            match = glob_matcher(pattern).match
+            found = self._matches[pattern] = {name: link for name, link in self.by_name.items() if match(name)}
+        return found
 
-class _Wanted:
+    def forget_matches(self) -> None:
+        """Links have changed."""
+        self._matches = {}
+
+
+class Wanted:
     """Oifs by ifindex with their thresholds, and what is missing."""
 
-    __slots__ = ("missing", "problem", "ttls")
+    __slots__ = ("missing", "named", "problem", "ttls")
 
     def __init__(self) -> None:
+        """Nothing is wanted."""
+        self.named: set[int] = set()
+        """Those of the oifs that were named outright."""
         self.ttls: dict[int, int] = {}
         self.missing: list[str] = []
         self.problem: Problem | None = None
@@ -97,19 +124,21 @@ def resolve(shape: Shape, world: World) -> bool:
     that is down keeps its VIF and its place in the entry (so that nothing is lost when it comes up) and makes the route
     PARTIAL. Where anything changed, the shape's revision is set to -1, for the caller to give it the next.
     """
-    vifs, wanted = shape.kernel.vifs, _Wanted()
+    vifs, wanted = shape.kernel.vifs, Wanted()
     before = shape.forwarding, shape.state, shape.installed_oifs, shape.missing, shape.problem
     old, shape.held, shape.starved = shape.held, {}, False
-    iif = _usable(shape.paths.iif, world, wanted)
-    _collect_oifs(shape, iif, world, wanted)
+    iif = usable(shape.paths.iif, world, wanted)
+    collect_oifs(shape, iif, world, wanted)
+    if shape.tree and iif is not None:
+        wanted.ttls.setdefault(iif.ifindex, world.thresholds.get(iif.name, 1))
     forwarding: Forwarding | None = None
     installed: list[str] = []
     if iif is not None and shape.kernel.opened:
-        # Without the iif nothing is taken: numbers that come and go unused would feed the starved, itself among them, for ever.
-        _acquire(shape, [iif.ifindex], world, wanted)
+        # Without the iif nothing is taken: numbers that come and go unused would feed the starved for ever, this shape too.
+        acquire(shape, [iif.ifindex], world, wanted)
         parent = shape.held.get(iif.ifindex)
         if parent is not None:
-            _acquire(shape, wanted.ttls, world, wanted)
+            acquire(shape, wanted.ttls, world, wanted)
             ttls = {shape.held[i]: ttl for i, ttl in wanted.ttls.items() if i in shape.held}
             installed = [world.by_index[i].name for i in wanted.ttls if i in shape.held]
             forwarding = vifs.intern(*pack_forwarding(vifs.family, parent, ttls))
@@ -133,20 +162,29 @@ def release(shape: Shape) -> None:
 
 def pack_forwarding(family: Family, parent: int, ttls: Mapping[int, int]) -> tuple[bytes, int]:
     """The kernel adapter's form of an entry, and the bits of the numbers it names; `ttls` by VIF number."""
-    bits = 1 << parent
-    for number in ttls:
-        bits |= 1 << number
-    if family is Family.IPV4:
-        body = bytearray(b"\xff" * VIFS_MAX)
-        for number, ttl in ttls.items():
-            body[number] = ttl
-    else:
+    return parent.to_bytes(2, sys.byteorder) + pack_oifs(family, ttls), 1 << parent | bits_of(ttls)
+
+
+def pack_oifs(family: Family, ttls: Mapping[int, int]) -> bytes:
+    """The part of it that says what leaves where."""
+    if family is Family.IPV6:
         # if_set is an array of 32-bit words (linux/mroute6.h); MIFs fit into the first.
-        body = bytearray(sum(1 << n for n in ttls).to_bytes(4, sys.byteorder) + bytes(VIFS_MAX - 4))
-    return parent.to_bytes(2, sys.byteorder) + bytes(body), bits
+        return bits_of(ttls).to_bytes(4, sys.byteorder) + bytes(VIFS_MAX - 4)
+    body = bytearray(b"\xff" * VIFS_MAX)
+    for number, ttl in ttls.items():
+        body[number] = ttl
+    return bytes(body)
 
 
-def _set_fate(shape: Shape, forwarding: Forwarding | None, installed: tuple[str, ...], wanted: _Wanted) -> None:
+def bits_of(numbers: Iterable[int]) -> int:
+    """Bit n set for each number."""
+    bits = 0
+    for number in numbers:
+        bits |= 1 << number
+    return bits
+
+
+def _set_fate(shape: Shape, forwarding: Forwarding | None, installed: tuple[str, ...], wanted: Wanted) -> None:
     shape.forwarding = forwarding
     shape.installed_oifs = installed
     shape.missing = tuple(wanted.missing)
@@ -158,7 +196,7 @@ def _set_fate(shape: Shape, forwarding: Forwarding | None, installed: tuple[str,
         shape.state = RouteState.PROGRAMMED if wanted.problem is None else RouteState.PARTIAL
 
 
-def _usable(name: str, world: World, wanted: _Wanted) -> Link | None:
+def usable(name: str, world: World, wanted: Wanted) -> Link | None:
     """The link of this name if it can carry multicast; a link that is down is usable, and noted."""
     link = world.by_name.get(name)
     if link is None:
@@ -173,28 +211,25 @@ def _usable(name: str, world: World, wanted: _Wanted) -> Link | None:
     return link
 
 
-def _collect_oifs(shape: Shape, iif: Link | None, world: World, wanted: _Wanted) -> None:
-    """Fill `wanted` from the paths: names said outright win over globs; a glob never takes the iif."""
-    globs, excluded = [], []
+def collect_oifs(shape: Shape, iif: Link | None, world: World, wanted: Wanted) -> None:
+    """Fill `wanted` from the paths: names said outright win over globs; a glob never takes the iif (None = there is not one)."""
+    globs: list[tuple[str, int]] = []
+    excluded: set[str] = set()
     for name, ttl in shape.paths.oifs:
         if name.startswith("!"):
-            excluded.append(glob_matcher(name[1:]))
+            excluded.update(world.matching(name[1:]))
         elif is_glob(name):
-            globs.append((glob_matcher(name), ttl))
-        elif (link := _usable(name, world, wanted)) is not None:
+            globs.append((name, ttl))
+        elif (link := usable(name, world, wanted)) is not None:
             wanted.ttls[link.ifindex] = ttl or world.thresholds.get(name, 1)
-    if not globs or iif is None:
-        return
-    for name, link in world.by_name.items():
-        if link.ifindex in wanted.ttls or link is iif or not link.multicast or any(x.match(name) for x in excluded):
-            continue
-        for matcher, ttl in globs:
-            if matcher.match(name):
+            wanted.named.add(link.ifindex)
+    for pattern, ttl in globs:
+        for name, link in world.matching(pattern).items():
+            if link.ifindex not in wanted.ttls and link is not iif and link.multicast and name not in excluded:
                 wanted.ttls[link.ifindex] = ttl or world.thresholds.get(name, 1)
-                break
 
 
-def _acquire(shape: Shape, ifindexes: Iterable[int], world: World, wanted: _Wanted) -> None:
+def acquire(shape: Shape, ifindexes: Iterable[int], world: World, wanted: Wanted) -> None:
     """Take the interfaces' VIFs, as far as there are any, into `shape.held`."""
     vifs = shape.kernel.vifs
     for ifindex in ifindexes:

@@ -1,16 +1,45 @@
 """Kernel tables: for each table and family what the kernel has, as far as its answers say, and the shapes that live there."""
 
-from mcastd.core.shapes import Shape
+from mcastd.core.shapes import Shape, bits_of
+from mcastd.core.templates import Learned, TemplateShape, TreeShape
 from mcastd.core.vifs import VifTable
 from mcastd.model.address import Family
 from mcastd.model.errors import Problem
 from mcastd.model.route import Forwarding, Paths
+from mcastd.model.template import TemplateIndex
 
 
 class KernelTable:
     """One table and family."""
 
-    __slots__ = ("actual", "family", "opened", "pins", "problem", "shapes", "starved", "table", "vifs")
+    __slots__ = (
+        "actual",
+        "blind",
+        "by_name",
+        "capped",
+        "dumped_at",
+        "family",
+        "holds",
+        "index",
+        "keeper_knows",
+        "learned",
+        "opened",
+        "pins",
+        "pressed",
+        "problem",
+        "recount",
+        "shapes",
+        "stale_holds",
+        "starved",
+        "stops",
+        "stops_refused",
+        "table",
+        "templates",
+        "trees",
+        "unheard",
+        "unsent",
+        "vifs",
+    )
 
     def __init__(self, table: int, family: Family) -> None:
         """Not open, nothing in it."""
@@ -19,6 +48,8 @@ class KernelTable:
         self.opened = False
         self.problem: Problem | None = None
         """Why it can't be opened."""
+        self.dumped_at = 0.0
+        """When a dump was taken over, seconds since the epoch."""
         self.vifs = VifTable(table, family)
         self.actual: dict[bytes, Forwarding] = {}
         """MFC entries in the kernel, by key."""
@@ -27,11 +58,53 @@ class KernelTable:
         """Pinned interfaces: shapes without members that hold a VIF."""
         self.starved: dict[Shape, None] = {}
         """Shapes that lack a VIF, in the order in which they came."""
+        self.templates: dict[bytes, TemplateShape] = {}
+        """Templates by the key of their route."""
+        self.by_name: dict[bytes, TemplateShape] = {}
+        """The same by their short names, and those that the keeper has yet to forget."""
+        self.index: TemplateIndex[TemplateShape] = TemplateIndex(family)
+        self.trees: dict[bytes, TreeShape] = {}
+        """Shared trees by the key of their entry."""
+        self.learned: dict[bytes, Learned] = {}
+        self.stops = 0
+        """Learned entries that are, or would rather be, stop filters."""
+        self.capped = 0
+        """Upcalls that a cap on learned entries has refused."""
+        self.stops_refused = 0
+        """Stop filters that a cap has refused."""
+        self.pressed: dict[TemplateShape | TreeShape | None, float] = {}
+        """When the cap of a template or tree has refused an entry last; None = the cap on stop filters has. Kept for a while."""
+        self.keeper_knows = False
+        """Whether the keeper has our templates rather than a predecessor's."""
+        self.blind = 0
+        """Sweeps to come until it is known again what the keeper has made: it has lost records."""
+        self.unheard: set[bytes] = set()
+        """Entries that the last sweep found and of which we have not heard."""
+        self.unsent: dict[TemplateShape, None] = {}
+        """What the keeper has yet to be told."""
+        self.holds: dict[bytes, Forwarding] = {}
+        """By name of the template: the numbers that the keeper may use."""
+        self.stale_holds: list[Forwarding] = []
+        """What it may use until it has acknowledged what it was told last."""
+        self.recount: dict[TemplateShape, None] = {}
+        """Templates of which the keeper may count other learned entries than there are."""
 
     @property
     def wanted(self) -> bool:
         """Whether anything lives here."""
-        return bool(self.shapes or self.pins)
+        return bool(self.shapes or self.pins or self.templates or self.trees)
+
+    def hungry(self) -> bool:
+        """Whether anything lacks a VIF that names the interface: what would have all of them stands back."""
+        return any(shape.paths.iif for shape in self.starved)
+
+    def all_shapes(self) -> list[Shape]:
+        """Everything that holds VIFs."""
+        return [*self.shapes.values(), *self.pins.values(), *self.templates.values(), *self.trees.values()]
+
+    def unlike(self) -> Forwarding:
+        """Stands for an entry of which it is not known what it does: it may name any number in use."""
+        return Forwarding(b"", bits_of(n for n, slot in enumerate(self.vifs.slots) if slot is not None))
 
     def programmed(self, key: bytes, forwarding: Forwarding) -> None:
         """The kernel took an entry."""

@@ -18,6 +18,9 @@ from mcastd.model.address import Family
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.interface import IFNAMSIZ, VIFS_MAX
 
+NO_TEMPLATE = bytes(8)
+"""Name of no template."""
+
 CHANNEL_FD = 3
 """Descriptor at which a server finds its end."""
 
@@ -32,8 +35,11 @@ RECORDS_MAX = 256
 
 _VERSION = 1
 _HEADER = struct.Struct("!BBHI")
-_RECORD = struct.Struct("!IBBH16s16sd")
+_RECORD = struct.Struct("!IBBH16s16sdB8s")
 RECORD_SIZE = _RECORD.size
+
+_NAME_MAX = 4 * (IFNAMSIZ - 1)
+"""Bytes of an interface name as the daemon writes it: what is no UTF-8 becomes \\xff, four for one (kernel/links.py)."""
 
 VifEntries = tuple[tuple[int, int, str], ...]
 """VIF number, ifindex, name."""
@@ -62,6 +68,11 @@ class Message(IntEnum):
     """Server: open the sockets of a table; the reply carries them, one or two: their families tell them apart."""
     CLOSE_TABLE = 10
     """Server: close the sockets of a table; its kernel entries go with the last copy."""
+    TEMPLATES = 11
+    """Server: changes of the templates of a table and family, or a part of a whole new set of them (keeper/templates.py).
+    Replied when the upcalls answered by what was there before are sent."""
+    LEARNED = 12
+    """Server: by how many the learned entries of templates differ from what the keeper counts."""
 
 
 class ChannelError(Exception):
@@ -94,6 +105,10 @@ class UpcallRecord(NamedTuple):
     source: bytes
     time: float
     """When the keeper read it, seconds since the epoch."""
+    answer: int = 0
+    """What the keeper did about it (model.event.Answer)."""
+    template: bytes = NO_TEMPLATE
+    """Name of the template that it found."""
 
 
 class Losses(NamedTuple):
@@ -150,11 +165,11 @@ def unpack_records(body: bytes) -> list[UpcallRecord]:
     if len(body) % RECORD_SIZE:
         raise ChannelError(f"{len(body)} bytes are not a whole number of upcall records")
     records = []
-    for table, version, kind, vif, group, source, time in _RECORD.iter_unpack(body):
+    for table, version, kind, vif, group, source, time, answer, template in _RECORD.iter_unpack(body):
         if version == Family.IPV4:
-            records.append(UpcallRecord(table, Family.IPV4, kind, vif, group[:4], source[:4], time))
+            records.append(UpcallRecord(table, Family.IPV4, kind, vif, group[:4], source[:4], time, answer, template))
         elif version == Family.IPV6:
-            records.append(UpcallRecord(table, Family.IPV6, kind, vif, group, source, time))
+            records.append(UpcallRecord(table, Family.IPV6, kind, vif, group, source, time, answer, template))
         else:
             raise ChannelError(f"an upcall record is of family {version}")
     return records
@@ -200,7 +215,7 @@ def _vif_entry(entry: object) -> tuple[int, int, str]:
             and not isinstance(ifindex, bool)
             and 0 <= vif < VIFS_MAX
             and 0 < ifindex < 2**31
-            and 0 < len(name.encode("utf-8", "replace")) < IFNAMSIZ
+            and 0 < len(name.encode("utf-8", "replace")) <= _NAME_MAX
         ):
             return vif, ifindex, name
     raise ChannelError(f"{entry!r} is not a VIF number, ifindex and name")

@@ -3,9 +3,11 @@
 One thread, one selector, nothing that blocks. It parses the kernel's upcalls and the server's messages, nothing else.
 """
 
+import gc
 import logging
 import os
 import resource
+import select
 import selectors
 import signal
 import time
@@ -34,8 +36,16 @@ SERVER_UMASK = 0o077
 FRAMES_MAX = 16
 """Messages taken from the server before the kernel's sockets have their turn."""
 
+FIFO_PRIORITY = 10
+"""Of 1 to 99: above no kernel thread that matters, before every ordinary process."""
+
 FILES_MAX = 65_536
 """Open files that keeper and server may have, where the hard limit allows it."""
+
+TABLES_PATIENCE = 5.0
+"""Seconds that a table may be taken at the start: the server of a killed keeper needs up to 3 to end its calls."""
+
+_TABLES_RETRY = 0.1
 
 _EXIT_CODES = {Reason.MROUTE_SOCKET_BUSY: EX_UNAVAILABLE, Reason.NOT_ALLOWED: EX_NOPERM}
 
@@ -57,6 +67,8 @@ class Keeper:
         self._backoff = Backoff()
         self._started_at, self._started_monotonic = time.time(), time.monotonic()
         self._starts = 0
+        self._served = False
+        """Whether any server was ready: what is set can be used then, or could."""
         self._server: ServerProcess | None = None
         self._start_at: float | None = None
         """When to start a server; None = one runs, or none shall."""
@@ -73,11 +85,13 @@ class Keeper:
             places = Places(self._settings)
             os.umask(SERVER_UMASK)
             try:
-                self._open_tables()
-                privileges.reduce(self._settings)
-                self._selector.register(signals, selectors.EVENT_READ, lambda: self._on_signals(signals))
-                self._start_at = time.monotonic()
-                self._loop()
+                if self._open_tables(signals):
+                    places.keep()
+                    _take_priority()
+                    privileges.reduce(self._settings)
+                    self._selector.register(signals, selectors.EVENT_READ, lambda: self._on_signals(signals))
+                    self._start_at = time.monotonic()
+                    self._loop()
             finally:
                 self._tables.close_all()
                 places.leave()
@@ -87,13 +101,30 @@ class Keeper:
             raise self._failure
         _log.info("the daemon has ended")
 
-    def _open_tables(self) -> None:
-        try:
-            self._tables.open_default()
-            for table in self._settings.tables:
-                self._tables.open(table)
-        except McastdError as exc:
-            raise CannotRun(_EXIT_CODES.get(exc.reason, EX_OSERR), str(exc)) from exc
+    def _open_tables(self, signals: Signals) -> bool:
+        """Open all tables of the start; False if asked to end while they were taken."""
+        give_up_at, waiting = time.monotonic() + TABLES_PATIENCE, False
+        while True:
+            try:
+                self._tables.open_default()
+                for table in self._settings.tables:
+                    self._tables.open(table)
+            except McastdError as exc:
+                self._tables.close_all()
+                if exc.reason is not Reason.MROUTE_SOCKET_BUSY or time.monotonic() >= give_up_at:
+                    raise CannotRun(_EXIT_CODES.get(exc.reason, EX_OSERR), str(exc)) from exc
+                if not waiting:
+                    _log.warning(
+                        "waiting for whoever holds the table to end, such as the server of a killed daemon",
+                        extra={**exc.problem.metadata, "seconds": TABLES_PATIENCE},
+                    )
+                waiting = True
+            else:
+                return True
+            select.select([signals], [], [], _TABLES_RETRY)
+            for number in signals.take():
+                _log.info("asked to end before the start", extra={"signal": number.name})
+                return False
 
     def _loop(self) -> None:
         while True:
@@ -202,7 +233,7 @@ class Keeper:
         details = {"pid": server.pid, "status": status_text(status), "lived_seconds": round(lived, 3)}
         if self._stopping:
             _log.info("the server has ended", extra=details)
-        elif status == EX_CONFIG:
+        elif status == EX_CONFIG and not self._served:
             self._failure = CannotRun(
                 EX_CONFIG, f"the server can't start as things are ({status_text(status)}): see its last message"
             )
@@ -217,7 +248,7 @@ class Keeper:
 
     def _on_ready(self) -> None:
         if self._server is not None:
-            self._server.ready = True
+            self._server.ready = self._served = True
             _log.info("the server is ready", extra={"pid": self._server.pid})
             self._notifier.send("READY=1\nSTATUS=serving")
 
@@ -246,6 +277,20 @@ class Keeper:
         self._notifier.send("STOPPING=1")
         if self._server is not None:
             self._server.ending = Ending(time.monotonic())
+
+
+def _take_priority() -> None:
+    """Run before everything else that wants a processor, where that is allowed: a flow's first packets wait for this process.
+
+    Reset on fork, so the server does not inherit it. The garbage collector stays out of the way: nothing here makes cycles.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(FIFO_PRIORITY))
+    except OSError as exc:
+        _log.debug("there is no real-time priority to be had", extra={"error": exc.strerror})
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 1000)
 
 
 def _raise_file_limit() -> None:

@@ -1,6 +1,7 @@
 """Directories and locks: where sockets and state live, and that nobody else uses them."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat
@@ -14,6 +15,8 @@ SOCKET_DIR_MODE = 0o755
 STATE_DIR_MODE = 0o750
 
 STATE_LOCK = "lock"
+
+_READ_ONLY_REMEDY = "mount it writable (in a unit of systemd: RuntimeDirectory=, StateDirectory= or ReadWritePaths=)"
 
 
 class Lock:
@@ -45,7 +48,10 @@ def _locked(path: str, remedy: str) -> int:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
         except OSError as exc:
-            raise CannotRun(EX_CONFIG, f"the lock {path} can't be opened: {exc.strerror}; {remedy}") from exc
+            what = "it is a symbolic link" if exc.errno == errno.ELOOP else exc.strerror
+            raise CannotRun(
+                EX_CONFIG, f"the lock file {path} can't be opened: {what}; remove it if it is a stale one, or {remedy}"
+            ) from exc
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
@@ -73,22 +79,27 @@ class Places:
         """Make missing directories and take all locks; CannotRun if a directory is of no use or a lock is taken."""
         self._settings = settings
         self._locks: list[Lock] = []
+        self._made: list[str] = []
+        """Directories that are removed again if the daemon does not start."""
         os.umask(0o022)  # or directories above ours would be closed to the server
-        for listen in settings.listens:
-            _make_directory(os.path.dirname(listen.path), SOCKET_DIR_MODE, settings)
-        _make_directory(settings.state_dir, STATE_DIR_MODE, settings)
-        with acting_as_server(settings):
-            try:
+        try:
+            for listen in settings.listens:
+                self._make_directory(os.path.dirname(listen.path), SOCKET_DIR_MODE)
+            self._make_directory(settings.state_dir, STATE_DIR_MODE)
+            with acting_as_server(settings):
                 self._take_all()
-            except BaseException:
+        except BaseException:
+            with acting_as_server(settings):
                 self._let_go()
-                raise
+            self._remove_made()
+            raise
 
     def _take_all(self) -> None:
         settings = self._settings
         for listen in settings.listens:
             remedy = "choose another socket with --listen"
             _check_directory(os.path.dirname(listen.path), "the directory of a socket", remedy, settings)
+            _check_socket(listen.path, remedy)
             self._locks.append(Lock(f"{listen.path}.lock", remedy))
         remedy = "choose another directory with --state-dir"
         _check_directory(settings.state_dir, "the state directory", remedy, settings)
@@ -99,6 +110,10 @@ class Places:
             lock.release()
         self._locks.clear()
 
+    def keep(self) -> None:
+        """The daemon starts: the directories that were made stay."""
+        self._made.clear()
+
     def leave(self) -> None:
         """Remove sockets and locks at an orderly end, when no server runs any more."""
         with acting_as_server(self._settings):
@@ -107,27 +122,54 @@ class Places:
                     if stat.S_ISSOCK(os.lstat(listen.path).st_mode):
                         os.unlink(listen.path)
             self._let_go()
+        self._remove_made()
+
+    def _make_directory(self, path: str, mode: int) -> None:
+        settings = self._settings
+        if os.path.isdir(path):
+            return
+        try:
+            os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+            os.mkdir(path, mode)
+            self._made.append(path)
+            os.chmod(path, mode)
+            if settings.change_user:
+                os.chown(path, settings.uid, settings.gid)
+        except FileExistsError:
+            raise CannotRun(EX_CONFIG, f"{path} is not a directory: remove it or choose another") from None
+        except OSError as exc:
+            remedy = _READ_ONLY_REMEDY if exc.errno == errno.EROFS else f"make it, owned by {settings.user}"
+            raise CannotRun(EX_CONFIG, f"the directory {path} can't be made: {exc.strerror}; {remedy}") from exc
+
+    def _remove_made(self) -> None:
+        for path in reversed(self._made):
+            with contextlib.suppress(OSError):  # somebody else has put something there
+                os.rmdir(path)
+        self._made.clear()
 
 
-def _make_directory(path: str, mode: int, settings: Settings) -> None:
-    if os.path.isdir(path):
-        return
+def _check_socket(path: str, remedy: str) -> None:
+    """Refuse what gRPC would not replace: only a socket that was left is removed by it."""
     try:
-        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-        os.mkdir(path, mode)
-        os.chmod(path, mode)
-        if settings.change_user:
-            os.chown(path, settings.uid, settings.gid)
-    except FileExistsError:
-        raise CannotRun(EX_CONFIG, f"{path} is not a directory: remove it or choose another") from None
-    except OSError as exc:
-        raise CannotRun(
-            EX_CONFIG, f"the directory {path} can't be made: {exc.strerror}; make it, owned by {settings.user}"
-        ) from exc
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        what = "a directory" if stat.S_ISDIR(mode) else "a symbolic link" if stat.S_ISLNK(mode) else "a file"
+        raise CannotRun(EX_CONFIG, f"{path} is {what}, not a socket: remove it, or {remedy}")
+
+
+def _is_read_only(path: str) -> bool:
+    try:
+        return os.statvfs(path).f_flag & os.ST_RDONLY != 0
+    except OSError:  # it may not even be reached
+        return False
 
 
 def _check_directory(path: str, what: str, remedy: str, settings: Settings) -> None:
     if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):
+        if _is_read_only(path):
+            raise CannotRun(EX_CONFIG, f"{what}, {path}, is on a read-only file system: {_READ_ONLY_REMEDY}, or {remedy}")
         raise CannotRun(
             EX_CONFIG,
             f"{what}, {path}, can't be written by the server's user {settings.user}: "

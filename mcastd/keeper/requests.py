@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any
 
 from mcastd.keeper.channel import (
     ChannelError,
@@ -16,7 +15,9 @@ from mcastd.keeper.channel import (
     take_vif_entries,
 )
 from mcastd.keeper.outbox import Outbox
-from mcastd.keeper.tables import Tables
+from mcastd.keeper.tables import MrouteSocket, Tables
+from mcastd.keeper.templates import read_learned, read_templates
+from mcastd.model.address import Family
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.settings import TABLE_MAX
 
@@ -47,34 +48,54 @@ class Requests:
                 self._answer(frame, self._open_table)
             case Message.CLOSE_TABLE:
                 self._answer(frame, self._close_table)
+            case Message.TEMPLATES:
+                self._answer(frame, self._set_templates)
+            case Message.LEARNED:
+                self._set_learned(frame)
             case _:
                 msg = f"{frame.message.name} is not for a server to say"
                 raise ChannelError(msg)
 
-    def _answer(self, frame: Frame, do: Callable[[dict[str, Any]], tuple[dict[str, object], tuple[int, ...]]]) -> None:
+    def _answer(self, frame: Frame, do: Callable[[Frame], tuple[dict[str, object], tuple[int, ...]]]) -> None:
         try:
-            values, fds = do(frame.values())
+            values, fds = do(frame)
         except McastdError as exc:
             _log.warning("a request of the server is refused", extra={"request": frame.message.name, "error": str(exc)})
             values, fds = error_values(exc), ()
         self._outbox.add_message(encode(Message.REPLY, frame.request, values), fds)
 
-    def _set_vif_map(self, values: dict[str, Any]) -> tuple[dict[str, object], tuple[int, ...]]:
+    def _set_vif_map(self, frame: Frame) -> tuple[dict[str, object], tuple[int, ...]]:
         """Keep the map, and move all queued upcalls ahead of the reply: none that comes later names a number left out."""
-        table, family = take_int(values, "table", 0, TABLE_MAX), take_family(values)
+        values = frame.values()
         entries = take_vif_entries(values)
-        one = self._tables.get(table, family)
-        if one is None:
-            message = f"table {table} is not open in {family.name}: open it first"
-            raise McastdError(Reason.NOT_FOUND, message, table=table, family=family.name)
+        one = self._open_socket(take_int(values, "table", 0, TABLE_MAX), take_family(values))
         one.vif_map = entries
         self._tables.drain(one)
         return {}, ()
 
-    def _open_table(self, values: dict[str, Any]) -> tuple[dict[str, object], tuple[int, ...]]:
-        sockets = self._tables.open(take_int(values, "table", 0, TABLE_MAX))
+    def _open_table(self, frame: Frame) -> tuple[dict[str, object], tuple[int, ...]]:
+        sockets = self._tables.open(take_int(frame.values(), "table", 0, TABLE_MAX))
         return {}, tuple(one.sock.fileno() for one in sockets)
 
-    def _close_table(self, values: dict[str, Any]) -> tuple[dict[str, object], tuple[int, ...]]:
-        self._tables.close(take_int(values, "table", 1, TABLE_MAX))
+    def _close_table(self, frame: Frame) -> tuple[dict[str, object], tuple[int, ...]]:
+        self._tables.close(take_int(frame.values(), "table", 1, TABLE_MAX))
         return {}, ()
+
+    def _set_templates(self, frame: Frame) -> tuple[dict[str, object], tuple[int, ...]]:
+        """Put templates in force; records of what older ones answered are ahead of the reply."""
+        body = read_templates(frame.body)
+        self._open_socket(body.table, body.family).fastpath.take(body.flags, body.templates)
+        return {}, ()
+
+    def _set_learned(self, frame: Frame) -> None:
+        table, family, counts = read_learned(frame.body)
+        one = self._tables.get(table, family)
+        if one is not None:
+            one.fastpath.correct(counts)
+
+    def _open_socket(self, table: int, family: Family) -> MrouteSocket:
+        one = self._tables.get(table, family)
+        if one is None:
+            message = f"table {table} is not open in {family.name}: open it first"
+            raise McastdError(Reason.NOT_FOUND, message, table=table, family=family.name)
+        return one

@@ -34,9 +34,9 @@ class Signals:
         return [signal.Signals(number) for number in data if number in ENDING]
 
     def close(self) -> None:
-        """Give the signals back to their default."""
+        """Give the signals that ask for the end back to their default; what is said after that may still find no reader."""
         signal.set_wakeup_fd(-1)
-        for number in (*ENDING, *_IGNORED):
+        for number in ENDING:
             signal.signal(number, signal.SIG_DFL)
         self._reader.close()
         self._writer.close()

@@ -5,11 +5,13 @@ import selectors
 import socket
 import time
 
-from mcastd.keeper.channel import Losses, UpcallRecord, VifEntries
+from mcastd.keeper.channel import NO_TEMPLATE, Losses, UpcallRecord, VifEntries
+from mcastd.keeper.fastpath import FastPath
 from mcastd.keeper.outbox import Outbox
 from mcastd.kernel import rawsock, upcall
 from mcastd.model.address import Family
 from mcastd.model.errors import McastdError, Reason
+from mcastd.model.event import Answer, UpcallKind
 from mcastd.model.settings import DEFAULT_TABLE_NUMBERS, TABLES_MAX
 
 READ_LIMIT = 256
@@ -17,6 +19,8 @@ READ_LIMIT = 256
 
 DRAIN_LIMIT = 65_536
 """More than the receive buffer can hold, so whoever has read this many has read all that was queued when it began."""
+
+_NO_ANSWER = (Answer.NONE, NO_TEMPLATE)
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +34,7 @@ class MrouteSocket:
         self.table = table
         self.family = family
         self.vif_map: VifEntries = ()
+        self.fastpath = FastPath(sock.fileno(), table, family)
         self._lost = 0
         self._where = {"table": table, "family": family.name}
 
@@ -40,9 +45,16 @@ class MrouteSocket:
         except OSError as exc:  # an error of the socket is reported once, then it works on
             _log.warning("reading upcalls failed", extra={**self._where, "error": exc.strerror})
             return 1
+        # All of them are answered before anything is told to the server: each waits for its entry.
+        answers = [
+            self.fastpath.answer(one.group, one.source, one.vif) if one.kind is UpcallKind.NOCACHE else _NO_ANSWER
+            for one in received.upcalls
+        ]
         now = time.time()
-        for one in received.upcalls:
-            outbox.add_record(UpcallRecord(self.table, self.family, one.kind, one.vif, one.group, one.source, now))
+        for one, (answer, template) in zip(received.upcalls, answers, strict=True):
+            outbox.add_record(
+                UpcallRecord(self.table, self.family, one.kind, one.vif, one.group, one.source, now, answer, template)
+            )
         self._count_losses(received.lost, outbox)
         if received.garbage:
             _log.warning("the kernel sent what is no upcall", extra={**self._where, "packets": received.garbage})
@@ -91,6 +103,7 @@ class Tables:
             self._open_one(0, Family.IPV6)
         except McastdError as exc:
             if exc.reason in {Reason.MROUTE_SOCKET_BUSY, Reason.NOT_ALLOWED}:
+                self.close(0)
                 raise
             _log.warning("there is no IPv6 multicast routing here: IPv4 alone is served", extra={"error": str(exc)})
             self._families = (Family.IPV4,)

@@ -7,11 +7,14 @@ pyroute2/netlink/rtnl/iprsocket.py, 0.9.7), it has no bound on what it queues, a
 
 import asyncio
 import errno
+import logging
 import os
 import socket
+import struct
 from collections.abc import AsyncIterator
 
 from pyroute2.netlink import NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR
+from pyroute2.netlink.exceptions import NetlinkDecodeError, NetlinkError
 from pyroute2.netlink.rtnl import RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, RTMGRP_LINK
 from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOOPBACK, IFF_LOWER_UP, IFF_MULTICAST, IFF_UP, ifinfmsg
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
@@ -25,12 +28,25 @@ RECEIVE_BUFFER = 4 << 20
 _RTEXT_FILTER_SKIP_STATS = 1 << 3
 _RECEIVE_SIZE = 64 << 10
 
+START_PATIENCE = 30.0
+"""Seconds for the first snapshot: 100,000 links need 20."""
+
+UNREADABLE_MAX = 5
+"""Snapshots in a row that may hold what cannot be decoded."""
+
+_UNREADABLE = (NetlinkDecodeError, NetlinkError, struct.error, ValueError, LookupError, TypeError, AttributeError)
+"""What pyroute2's decoder raises at bytes that it does not expect."""
+
+_WARNED_MAX = 1000
+"""Names remembered as warned of; none is warned of beyond them."""
 
 QUEUE_MAX = 10_000
 """Changes that wait for a slow reader; with more they become one LinksResync."""
 
 _RESYNC_DELAY = 0.05
 """Seconds between lost changes and the next snapshot: whatever made the burst may still be at it."""
+
+_log = logging.getLogger(__name__)
 
 
 class LinkMonitor:
@@ -53,16 +69,27 @@ class LinkMonitor:
         self._sequence = 0
         self._retry: asyncio.TimerHandle | None = None
         self._failure: OSError | None = None
+        self._unreadable = 0
+        """Snapshots in a row that were given up because of what could not be decoded."""
+        self._warned: set[bytes] = set()
         self._closed = False
 
     async def start(self) -> list[Link]:
-        """Subscribe, and return all links; iterate for what happens after that."""
+        """Subscribe, and return all links; iterate for what happens after that.
+
+        OSError if the kernel refuses, TimeoutError (which is one) if there is no whole snapshot within START_PATIENCE.
+        """
         if self._loop is not None:
             raise RuntimeError("started twice")
         self._loop = asyncio.get_running_loop()
         self._snapshot = self._loop.create_future()
         self._open()
-        return await self._snapshot
+        try:
+            async with asyncio.timeout(START_PATIENCE):
+                return await self._snapshot
+        except TimeoutError as exc:
+            self.close()
+            raise TimeoutError(errno.ETIMEDOUT, f"no whole snapshot of the links within {START_PATIENCE:g} s") from exc
 
     def close(self) -> None:
         """End the iteration and close the socket; may be called twice."""
@@ -148,9 +175,21 @@ class LinkMonitor:
         if flags & socket.MSG_TRUNC:
             self._resync()
             return
-        for message in self._marshal.parse(data):
-            if not self._take(message):
-                return
+        try:
+            for message in self._marshal.parse(data):
+                if not self._take(message):
+                    return
+        except _UNREADABLE as exc:
+            self._cannot_read(exc)
+
+    def _cannot_read(self, exc: Exception) -> None:
+        """Take everything again, a few times: nobody knows what else the datagram said."""
+        self._unreadable += 1
+        if self._unreadable > UNREADABLE_MAX:
+            self._fail(OSError(errno.EBADMSG, f"what the kernel says of links cannot be decoded: {exc!r}"))
+            return
+        _log.warning("what the kernel says of a link cannot be decoded: all are read again", exc_info=exc)
+        self._resync()
 
     def _take(self, message: ifinfmsg) -> bool:
         """Handle one message; False = the rest of the datagram does not matter any more."""
@@ -166,7 +205,7 @@ class LinkMonitor:
         if ours and header["type"] == NLMSG_DONE:
             self._dumped()
         elif header["type"] == RTM_NEWLINK and message["family"] == socket.AF_UNSPEC:
-            self._changed(_link(message))
+            self._changed(self._link(message))
         elif header["type"] == RTM_DELLINK and message["family"] == socket.AF_UNSPEC:
             # A bridge's port says the same in family AF_BRIDGE when it leaves the bridge: the link stays.
             self._gone(message["index"])
@@ -174,6 +213,7 @@ class LinkMonitor:
 
     def _dumped(self) -> None:
         self._dumping = False
+        self._unreadable = 0
         links = list(self._links.values())
         if self._snapshot is not None and not self._snapshot.done():
             self._snapshot.set_result(links)
@@ -200,12 +240,23 @@ class LinkMonitor:
             event = LinksResync(tuple(self._links.values()))
         self._events.put_nowait(event)
 
+    def _link(self, message: ifinfmsg) -> Link:
+        flags = message["flags"]
+        return Link(
+            ifindex=message["index"],
+            name=self._name(message.get_attr("IFLA_IFNAME")),
+            up=flags & IFF_UP != 0 and flags & IFF_LOWER_UP != 0,
+            multicast=flags & IFF_MULTICAST != 0 and flags & IFF_LOOPBACK == 0,
+        )
 
-def _link(message: ifinfmsg) -> Link:
-    flags = message["flags"]
-    return Link(
-        ifindex=message["index"],
-        name=message.get_attr("IFLA_IFNAME"),
-        up=flags & IFF_UP != 0 and flags & IFF_LOWER_UP != 0,
-        multicast=flags & IFF_MULTICAST != 0 and flags & IFF_LOOPBACK == 0,
-    )
+    def _name(self, found: object) -> str:
+        """The name as text: to the kernel it is any bytes (dev_valid_name), which pyroute2 leaves where they are no UTF-8."""
+        if isinstance(found, str):
+            return found
+        if not isinstance(found, bytes):
+            raise TypeError(f"an interface's name is {found!r}")
+        name = found.decode("utf-8", "backslashreplace")
+        if found not in self._warned and len(self._warned) < _WARNED_MAX:
+            self._warned.add(found)
+            _log.warning("an interface's name is not UTF-8: its other bytes are written as \\xNN", extra={"interface": name})
+        return name

@@ -146,10 +146,11 @@ def _refusal(family: Family, table: int, step: str, exc: OSError) -> McastdError
     where = {"family": family.name, "table": table, "call": step}
     name = f"the IPv{family.value} multicast routing socket of table {table}"
     if exc.errno == errno.EADDRINUSE:
+        other = ", or give mcastd another table" if table else ""  # the default table is always opened
         return McastdError(
             Reason.MROUTE_SOCKET_BUSY,
             f"another multicast routing daemon holds table {table} of IPv{family.value} in this network namespace: stop it "
-            "(smcrouted, pimd, mrouted, another mcastd), or give mcastd another table",
+            f"(smcrouted, pimd, mrouted, another mcastd){other}",
             **where,
         )
     if exc.errno in {errno.EPERM, errno.EACCES}:

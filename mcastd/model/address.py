@@ -70,23 +70,18 @@ def exact_prefix(table: int, family: Family) -> tuple[bytes, int]:
 
 
 def key_family(key: bytes) -> Family:
-    """Family of the key of an exact (S,G)."""
+    """Family of the key of a route."""
+    if key[0] >= 0x80:
+        return Family(key[4])  # mcastd.model.template.TemplateKey.pack
     return Family.IPV4 if len(key) == KEY_SIZE_V4 else Family.IPV6
 
 
 def key_table(key: bytes) -> int:
-    """Routing table of the key of an exact (S,G)."""
-    return int.from_bytes(key[:4], "big")
+    """Routing table of the key of a route."""
+    return int.from_bytes(key[:4], "big") & 0x7FFFFFFF
 
 
 def split_key(key: bytes) -> tuple[int, bytes, bytes]:
     """Table, packed group and packed source of the key of an exact (S,G)."""
     middle = 8 if len(key) == KEY_SIZE_V4 else 20
     return int.from_bytes(key[:4], "big"), key[4:middle], key[middle:]
-
-
-def key_text(key: bytes) -> str:
-    """(S,G) for messages and logs, with the table where it is not the default one."""
-    table, group, source = split_key(key)
-    where = f" in table {table}" if table else ""
-    return f"({address_text(source)}, {address_text(group)}){where}"

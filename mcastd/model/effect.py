@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mcastd.model.address import Family
 from mcastd.model.route import Forwarding
+from mcastd.model.template import TemplateChange
 
 BATCH = 1000
 """MFC entries in one call of the kernel adapter, and objects handled between two yields to the event loop."""
@@ -11,7 +12,7 @@ BATCH = 1000
 
 @dataclass(frozen=True, slots=True)
 class OpenTable:
-    """Open the multicast routing sockets of a table; result None, or the McastdError that says why not."""
+    """Open the multicast routing sockets of a table; result by family: None, or the Problem that says why not."""
 
     table: int
 
@@ -69,4 +70,17 @@ class DeleteMfc:
     keys: list[bytes]
 
 
-Effect = OpenTable | SetVifMap | AddVif | DelVif | ProgramMfc | DeleteMfc
+@dataclass(frozen=True, slots=True)
+class SetTemplates:
+    """Give the keeper changes of a table's templates, or (`whole`) a new set.
+
+    Done when it uses them, and when every record of what older ones answered has come.
+    """
+
+    table: int
+    family: Family
+    changes: list[TemplateChange]
+    whole: bool
+
+
+Effect = OpenTable | SetVifMap | AddVif | DelVif | ProgramMfc | DeleteMfc | SetTemplates

@@ -41,6 +41,24 @@ class UpcallKind(IntEnum):
     WRVIFWHOLE = 4
 
 
+class Answer(IntEnum):
+    """What the keeper did about a NOCACHE upcall, at once."""
+
+    NONE = 0
+    """No template is meant."""
+    INSTALLED = 1
+    """The template's entry is in the kernel."""
+    PRESENT = 2
+    """The kernel has an entry by now: another upcall of the same flow, or an exact route, was faster."""
+    CAPPED = 3
+    """The template has as many learned entries as it may."""
+    REFUSED = 4
+    """The kernel refused the entry."""
+    ELSEWHERE = 5
+    """The packet is a stray one: templates cover it on one other interface alone. The entry is in the kernel for that one, so
+    that what comes in there does not wait behind the stray packet."""
+
+
 KernelPaths = tuple[int, tuple[tuple[int, int], ...]]
 """What an MFC entry does, as a dump tells: ifindex of the iif (0 = its VIF does not exist), and (ifindex, TTL threshold) of
 each oif, sorted; the threshold is 1 for IPv6. Bits of VIFs that do not exist are not told."""

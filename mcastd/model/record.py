@@ -1,6 +1,7 @@
 """What is made durable: the intent of one write, and the whole of what the store gives back at start."""
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mcastd.model.route import Route
 
@@ -16,15 +17,33 @@ class OwnerRecord:
     """Of the last change of what it asks for."""
 
 
+class Pin(NamedTuple):
+    """Whether to keep an interface's VIFs in a table, and since which revision that is said."""
+
+    table: int
+    pinned: bool
+    revision: int
+
+
 @dataclass(frozen=True, slots=True)
 class InterfaceSettings:
-    """What one owner has set of one interface; None = said nothing."""
+    """What one owner has said of one interface, each thing with the revision at which it was said last."""
 
     interface: str
     owner: str
     ttl_threshold: int | None = None
-    pinned_tables: frozenset[int] | None = None
-    revision: int = 0
+    """None = said nothing."""
+    ttl_revision: int = 0
+    pins: tuple[Pin, ...] = ()
+    """At most one for each table, by table."""
+
+
+class EffectiveSettings(NamedTuple):
+    """What holds for an interface."""
+
+    interface: str
+    ttl_threshold: int | None
+    pinned_tables: frozenset[int]
 
 
 @dataclass(slots=True)
@@ -37,7 +56,7 @@ class Intent:
     """Keys."""
     owners: list[OwnerRecord] = field(default_factory=list)
     settings: list[InterfaceSettings] = field(default_factory=list)
-    """Replaces what the same owner has set of the same interface; all None = nothing any more."""
+    """Replaces what the same owner has said of the same interface."""
 
     def clear(self) -> None:
         """Forget all: the write was only to be checked."""

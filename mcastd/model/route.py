@@ -167,6 +167,43 @@ class Route:
         return f"Route({self.key.hex()}, {self.paths!r}, {self.owner!r}, cookie={self.cookie!r})"
 
 
+class Template(Route):
+    """A route with a prefix or a wildcard in source or group: it makes (S,G) entries when packets come, or is a shared tree."""
+
+    __slots__ = ("idle_timeout", "shared_tree")
+
+    def __init__(
+        self,
+        key: bytes,
+        paths: Paths,
+        owner: str,
+        cookie: str = "",
+        monitored: bool = False,
+        revision: int = 0,
+        idle_timeout: float = 0.0,
+        shared_tree: bool = False,
+    ) -> None:
+        """Make the intent; `idle_timeout` in seconds, 0 = the daemon's own."""
+        super().__init__(key, paths, owner, cookie, monitored, revision)
+        self.idle_timeout = idle_timeout
+        self.shared_tree = shared_tree
+
+    def copy(self) -> "Template":
+        """The same intent, of which nothing has become yet."""
+        return Template(
+            self.key, self.paths, self.owner, self.cookie, self.monitored, self.revision, self.idle_timeout, self.shared_tree
+        )
+
+    def same_intent(self, other: Route) -> bool:
+        """Whether both ask for the same."""
+        return (
+            isinstance(other, Template)
+            and self.idle_timeout == other.idle_timeout
+            and self.shared_tree == other.shared_tree
+            and super().same_intent(other)
+        )
+
+
 class Counters(NamedTuple):
     """Kernel counters of one MFC entry (struct rta_mfc_stats)."""
 

@@ -4,15 +4,15 @@ Where they come from (flags, environment, file) is mcastd.cli's business; this i
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import IntEnum
 from typing import Any
 
 from mcastd.model.errors import McastdError, Reason
+from mcastd.model.limits import Limits
 
 DEFAULT_SOCKET = "/run/mcastd/mcastd.sock"
 DEFAULT_STATE_DIR = "/var/lib/mcastd"
-DEFAULT_ROUTES_MAX = 1_000_000
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -72,7 +72,7 @@ class Settings:
     metrics: str = ""
     """HOST:PORT of the metrics listener; empty = none."""
     log_level: str = "info"
-    routes_max: int = DEFAULT_ROUTES_MAX
+    limits: Limits = field(default_factory=Limits)
     tables: tuple[int, ...] = ()
     """Tables opened at start beside the default one."""
     config: str = ""
@@ -84,15 +84,18 @@ class Settings:
 
     def to_json(self) -> dict[str, object]:
         """Plain values, for the channel."""
-        return asdict(self)
+        values = asdict(self)
+        values["limits"]["other_tables"] = sorted(self.limits.other_tables)
+        return values
 
     @classmethod
     def from_json(cls, values: Mapping[str, object]) -> "Settings":
         """Undo to_json; McastdError INVALID_VALUE if the values are not what it makes."""
         try:
-            plain: dict[str, Any] = {field.name: values[field.name] for field in fields(cls)}
+            plain: dict[str, Any] = {one.name: values[one.name] for one in fields(cls)}
             plain["listens"] = tuple(Listen(**{**one, "access": Access(one["access"])}) for one in plain["listens"])
             plain["tables"] = tuple(map(int, plain["tables"]))
+            plain["limits"] = Limits(**{**plain["limits"], "other_tables": frozenset(plain["limits"]["other_tables"])})
             return cls(**plain)
         except (KeyError, TypeError, ValueError) as exc:
             raise McastdError(Reason.INVALID_VALUE, f"the keeper's settings can't be read: {exc!r}") from exc

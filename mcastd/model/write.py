@@ -1,6 +1,6 @@
 """Writes: what a caller asks to be changed, already validated, and what came of it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from mcastd.model.errors import Problem
@@ -85,6 +85,8 @@ class Restore:
     options: WriteOptions
     puts: list[Route]
     deletes: list[bytes]
+    after: Mapping[bytes, Route | None] | None = None
+    """What the write has left, by key: a key that holds anything else by now is let alone. None = whatever it holds."""
 
 
 Write = PutRoutes | PatchRoutes | DeleteRoutes | ReplaceRoutes | SetInterface | Restore

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 
 from mcastd.core.engine import Engine
 from mcastd.kernel import mfc_dump
@@ -22,13 +23,14 @@ async def adopt(engine: Engine, hello: Hello) -> dict[tuple[int, Family], Mroute
             AdoptedVif(vif, ifindex, name, mroute.vif_counters(vif) is not None)
             for vif, ifindex, name in hello.vif_maps.get((table, family), ())
         ]
+        dumped_at = time.time()
         dump = await asyncio.to_thread(mfc_dump.dump, family, table)
         entries = (
             AdoptedEntry(entry.key, dump.paths_of(entry), entry.protocol == mfc_dump.PROTOCOL_FOREIGN)
             for entry in dump
             if not entry.unresolved
         )
-        engine.adopt(table, family, vifs, entries)
+        engine.adopt(table, family, vifs, entries, dumped_at)
         kernel = engine.tables[table, family]
         _log.info(
             "a table is taken over",

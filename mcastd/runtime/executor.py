@@ -16,8 +16,9 @@ from mcastd.core.engine import Engine
 from mcastd.core.plan import Work
 from mcastd.kernel.mroute import Mroute
 from mcastd.model.address import Family
-from mcastd.model.effect import AddVif, DeleteMfc, DelVif, Effect, OpenTable, ProgramMfc, SetVifMap
+from mcastd.model.effect import AddVif, DeleteMfc, DelVif, Effect, OpenTable, ProgramMfc, SetTemplates, SetVifMap
 from mcastd.model.errors import KernelRefused, McastdError, Problem, Reason
+from mcastd.model.template import TemplateChange
 from mcastd.telemetry.metrics import Metrics
 
 INLINE = 16
@@ -34,6 +35,12 @@ class TablePort(Protocol):
 
     async def set_vif_map(self, table: int, family: Family, entries: tuple[tuple[int, int, str], ...]) -> None:
         """Returns when the keeper has the map and has passed on every upcall that was queued before."""
+
+    async def set_templates(self, table: int, family: Family, changes: list[TemplateChange], *, whole: bool) -> None:
+        """Returns when the keeper uses them, and every record of what it answered by older ones has come."""
+
+    def set_learned(self, table: int, family: Family, counts: list[tuple[bytes, int]]) -> None:
+        """Tell by how many the learned entries of templates differ from what it counts."""
 
     async def open_table(self, table: int) -> Mapping[Family, Mroute]:
         """Open a table's sockets; McastdError if that can't be."""
@@ -99,6 +106,8 @@ class Executor:
             self._report()
             await asyncio.sleep(0)
         self._report()
+        for table, family, counts in engine.recounts():
+            self._keeper.set_learned(table, family, counts)
 
     def _report(self) -> None:
         for work in self._engine.finished():
@@ -108,24 +117,28 @@ class Executor:
 
     async def _carry_out(self, effect: Effect) -> object:
         match effect:
-            case ProgramMfc():
-                mroute = self._tables[effect.table, effect.family]
-                packed = [forwarding.packed for forwarding in effect.forwardings]
-                return await self._batch("add_mfc", len(effect.keys), lambda: mroute.program(effect.keys, packed))
-            case DeleteMfc():
-                mroute = self._tables[effect.table, effect.family]
-                return await self._batch("del_mfc", len(effect.keys), lambda: mroute.delete(effect.keys))
+            case OpenTable():
+                return await self._open(effect.table)
             case SetVifMap():
                 await self._keeper.set_vif_map(effect.table, effect.family, effect.entries)
                 return None
+            case SetTemplates():
+                await self._keeper.set_templates(effect.table, effect.family, effect.changes, whole=effect.whole)
+                return None
+            case _:
+                return await self._change(effect, self._tables[effect.table, effect.family])
+
+    async def _change(self, effect: ProgramMfc | DeleteMfc | AddVif | DelVif, mroute: Mroute) -> object:
+        match effect:
+            case ProgramMfc():
+                packed = [forwarding.packed for forwarding in effect.forwardings]
+                return await self._batch("add_mfc", len(effect.keys), lambda: mroute.program(effect.keys, packed))
+            case DeleteMfc():
+                return await self._batch("del_mfc", len(effect.keys), lambda: mroute.delete(effect.keys))
             case AddVif():
-                mroute = self._tables[effect.table, effect.family]
                 return self._vif("add_vif", effect, lambda: mroute.add_vif(effect.vif, effect.ifindex))
             case DelVif():
-                mroute = self._tables[effect.table, effect.family]
                 return self._vif("del_vif", effect, lambda: mroute.del_vif(effect.vif))
-            case OpenTable():
-                return await self._open(effect.table)
 
     async def _batch(self, operation: str, size: int, call: Callable[[], Sequence[int] | None]) -> Sequence[int] | None:
         if size <= INLINE:

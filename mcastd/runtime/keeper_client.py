@@ -7,7 +7,7 @@ import asyncio
 import logging
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any
@@ -31,10 +31,12 @@ from mcastd.keeper.channel import (
     unpack_records,
     vif_map_values,
 )
+from mcastd.keeper.templates import bodies, learned_bodies
 from mcastd.kernel import rawsock
 from mcastd.model.address import Family
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.settings import TABLE_MAX, Settings
+from mcastd.model.template import TemplateChange
 
 TableFamily = tuple[int, Family]
 
@@ -126,6 +128,16 @@ class KeeperClient:
         """Have the keeper close its sockets of a table; the kernel forgets the table when ours are closed too."""
         await self._ask(Message.CLOSE_TABLE, {"table": table})
 
+    async def set_templates(self, table: int, family: Family, changes: Iterable[TemplateChange], *, whole: bool = False) -> None:
+        """Change templates, or (`whole`) replace all of them; done when what older ones answered has come by the callback."""
+        for body in bodies(table, family, changes, whole=whole):
+            await self._ask(Message.TEMPLATES, body)
+
+    def set_learned(self, table: int, family: Family, counts: Iterable[tuple[bytes, int]]) -> None:
+        """Say by how many the learned entries of templates differ from what the keeper counts."""
+        for body in learned_bodies(table, family, counts):
+            self._send(encode(Message.LEARNED, body=body))
+
     def ready(self) -> None:
         """Tell the keeper, which tells the service manager, that the server serves."""
         self._send(encode(Message.READY))
@@ -147,7 +159,7 @@ class KeeperClient:
             if not future.done():
                 future.set_exception(_gone())
 
-    async def _ask(self, message: Message, values: dict[str, object]) -> Frame:
+    async def _ask(self, message: Message, values: dict[str, object] | bytes) -> Frame:
         if not self._open:
             raise _gone()
         number = next(self._numbers)

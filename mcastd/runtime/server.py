@@ -23,8 +23,9 @@ from mcastd.model.settings import Settings, metrics_host_port
 from mcastd.runtime import privileges
 from mcastd.runtime.adoption import adopt
 from mcastd.runtime.daemon import Daemon
+from mcastd.runtime.housekeeping import Housekeeper
 from mcastd.runtime.keeper_client import Callbacks, Hello, KeeperClient, inherited_channel
-from mcastd.runtime.tasks import cancel, spawn
+from mcastd.runtime.tasks import cancel, in_slices, spawn
 from mcastd.store.sqlite import Store
 from mcastd.telemetry import logs
 from mcastd.telemetry.http import HttpServer
@@ -36,6 +37,9 @@ EX_TEMPFAIL = 75
 EX_CONFIG = 78
 """sysexits.h: no restart will help."""
 
+VERIFY_SECONDS = 2.0
+"""Between two looks at our VIFs: one ioctl each."""
+
 GRACE = 3.0
 """Seconds for calls under way at an orderly end."""
 
@@ -46,6 +50,7 @@ def main() -> int:
     """Run until told to end; the exit code is for the keeper."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal sends it to both processes; the keeper ends this one in order.
     logs.configure("server", "info")
+    sys.excepthook = logs.log_uncaught
     try:
         channel = inherited_channel()
         hello = KeeperClient.receive_hello(channel)
@@ -65,6 +70,8 @@ def main() -> int:
     except McastdError as exc:
         _log.error("the server can't start", extra={"reason": exc.reason.value, "error": str(exc)})
         return EX_TEMPFAIL if exc.reason is Reason.STORE_UNAVAILABLE else EX_CONFIG
+    finally:
+        logs.finish()
     return exit_code
 
 
@@ -86,7 +93,7 @@ async def _serve(hello: Hello, channel: socket.socket) -> int:
     store = _open_store(settings)
     links = LinkMonitor()
     try:
-        engine = Engine(store.begin(), store.load(), settings.routes_max)
+        engine = Engine(store.begin(), store.load(), settings.limits)
         engine.links(LinksResync(tuple(await links.start())))
         tables = await adopt(engine, hello)
         metrics = Metrics()
@@ -135,6 +142,8 @@ async def _run(settings: Settings, daemon: Daemon, keeper: KeeperClient, links: 
         spawn(daemon.executor.run(), "executor"),
         spawn(daemon.writer.run(), "writer"),
         spawn(_follow_links(links, daemon), "links"),
+        spawn(Housekeeper(daemon.engine, daemon.executor).run(), "housekeeping"),
+        spawn(_verify(daemon), "verification"),
     ]
     waiting = spawn(end.wait(), "end")
     try:
@@ -172,10 +181,17 @@ async def _become_ready(daemon: Daemon, listeners: Listeners, keeper: KeeperClie
 async def _follow_links(links: LinkMonitor, daemon: Daemon) -> None:
     """Tell the engine of interfaces that come, go and change."""
     async for event in links:
-        daemon.engine.links(event)
+        await in_slices(daemon.engine.links_in_slices(event), daemon.executor.wake)
         if isinstance(event, LinksResync):
-            daemon.check_vifs()
+            await daemon.verify()
         daemon.executor.wake()
+
+
+async def _verify(daemon: Daemon) -> None:
+    """See from time to time that nobody has taken our VIFs away."""
+    while True:
+        await asyncio.sleep(VERIFY_SECONDS)
+        await daemon.verify()
 
 
 async def _start_http(http: HttpServer, address: str) -> None:

@@ -6,9 +6,8 @@ Writes that come while the disk is busy are prepared on one draft and go to it i
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
 
 from mcastd.core.desired import Draft
 from mcastd.core.engine import Engine
@@ -17,8 +16,11 @@ from mcastd.core.prepare import prepare
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.write import Outcome, Write
 from mcastd.runtime.executor import Executor
-from mcastd.runtime.tasks import cancel, spawn
+from mcastd.runtime.tasks import cancel, in_slices, spawn
 from mcastd.store.sqlite import Store
+
+QUEUE_MAX = 1024
+"""Writes that wait; more are refused rather than kept in memory."""
 
 GROUP_MAX = 64
 """Writes in one transaction."""
@@ -26,7 +28,6 @@ GROUP_MAX = 64
 COMPACT_AGAIN_SECONDS = 60.0
 """Between a compaction that failed (a full disk) and the next try."""
 
-_Result = TypeVar("_Result")
 _END = object()
 _Done = asyncio.Future[tuple[Outcome, list[Work]]]
 
@@ -48,6 +49,7 @@ class Writer:
         self._closed = False
         self._compaction: asyncio.Task[None] | None = None
         self._compact_after = 0.0
+        self._disk_refuses = False
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     async def write(self, write: Write) -> Outcome:
@@ -57,6 +59,9 @@ class Writer:
         """
         if self._closed:
             raise McastdError(Reason.SHUTTING_DOWN, "the daemon is ending: try again when it is back")
+        if len(self._queue) >= QUEUE_MAX:
+            text = f"{QUEUE_MAX} writes wait already, for the disk or the processor: try again later"
+            raise McastdError(Reason.STORE_UNAVAILABLE, text, waiting=QUEUE_MAX)
         done: _Done = asyncio.get_running_loop().create_future()
         self._queue.append((write, done))
         self._wake.set()
@@ -101,8 +106,10 @@ class Writer:
     async def _on_draft(self, draft: Draft, group: list[tuple[Write, _Done]]) -> None:
         prepared: list[tuple[Outcome, _Done]] = []
         for write, done in group:
+            if done.cancelled():
+                continue  # Whoever asked has left before it began.
             try:
-                outcome = await _in_slices(prepare(draft, write, self._engine.routes_max))
+                outcome = await in_slices(prepare(draft, write, self._engine.routes_max))
             except McastdError as exc:
                 _fail(done, exc)
             else:
@@ -111,15 +118,24 @@ class Writer:
             try:
                 await asyncio.get_running_loop().run_in_executor(self._disk, self._store.commit, draft.intents)
             except McastdError as exc:
-                _log.exception("a write is refused because it can't be stored")
+                self._note_disk(exc)
                 for _, done in prepared:
                     _fail(done, exc)
                 return
+            self._note_disk(None)
         for outcome, done in prepared:
             works = await self._put_in_force(outcome)
             self._executor.wake()
             if not done.done():
                 done.set_result((outcome, works))
+
+    def _note_disk(self, error: McastdError | None) -> None:
+        """Say once when writes can't be stored, and once when they can again: the log may be on the same disk."""
+        if error is not None and not self._disk_refuses:
+            _log.error("writes are refused because they can't be stored", extra={"error": str(error)})
+        elif error is None and self._disk_refuses:
+            _log.info("writes can be stored again")
+        self._disk_refuses = error is not None
 
     async def _put_in_force(self, outcome: Outcome) -> list[Work]:
         """What the kernel has to answer for before the caller gets his."""
@@ -127,7 +143,7 @@ class Writer:
         if outcome.intent:
             self._steady.clear()
             try:
-                works.append(await _in_slices(engine.commit(outcome.intent)))
+                works.append(await in_slices(engine.commit(outcome.intent)))
                 engine.settled(outcome.revision)
             finally:
                 self._steady.set()
@@ -160,17 +176,6 @@ class Writer:
             self._compact_after = loop.time() + COMPACT_AGAIN_SECONDS
         finally:
             self._compaction = None
-
-
-async def _in_slices(generator: Generator[None, None, _Result]) -> _Result:
-    """Run a generator to its end, letting others run at each of its yields."""
-    while True:
-        try:
-            next(generator)
-        except StopIteration as stop:
-            result: _Result = stop.value
-            return result
-        await asyncio.sleep(0)
 
 
 def _fail(done: _Done, error: McastdError) -> None:

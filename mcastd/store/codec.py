@@ -20,8 +20,9 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 from mcastd.model.address import KEY_SIZE_V4, KEY_SIZE_V6
-from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord
-from mcastd.model.route import Oif, Paths, Route
+from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord, Pin
+from mcastd.model.route import Oif, Paths, Route, Template
+from mcastd.model.template import is_template_key
 
 ROUTES_MAX = 10_000
 """Routes and deletions in one record: what one slice of work costs, some 5 ms, and what one damaged blob can hold."""
@@ -102,17 +103,21 @@ def encode(intent: Intent, identity: bytes) -> bytes:
     """Pack one intent as the record of this identity."""
     header: dict[str, object] = {}
     columns: list[bytes] = []
-    if intent.deletes:
-        header["deletes"] = _encode_keys(intent.deletes, columns)
-    if intent.puts:
-        _encode_puts(intent.puts, header, columns)
+    deletes, puts = intent.deletes, intent.puts
+    if forgotten := [key for key in deletes if is_template_key(key)]:
+        header["template_deletes"] = [key.hex() for key in forgotten]
+        deletes = [key for key in deletes if not is_template_key(key)]
+    if templates := [route for route in puts if isinstance(route, Template)]:
+        header["template_puts"] = [_encode_template(template) for template in templates]
+        puts = [route for route in puts if not isinstance(route, Template)]
+    if deletes:
+        header["deletes"] = _encode_keys(deletes, columns)
+    if puts:
+        _encode_puts(puts, header, columns)
     if intent.owners:
         header["owners"] = [(o.name, o.epoch, o.revision) for o in intent.owners]
     if intent.settings:
-        header["settings"] = [
-            (s.interface, s.owner, s.ttl_threshold, None if s.pinned_tables is None else sorted(s.pinned_tables), s.revision)
-            for s in intent.settings
-        ]
+        header["settings"] = [(s.interface, s.owner, s.ttl_threshold, s.ttl_revision, s.pins) for s in intent.settings]
     text = _encode_header(header).encode()
     body = b"".join((text, *columns))
     checksum = crc32(body, crc32(len(text).to_bytes(4, "little"), crc32(identity)))
@@ -140,6 +145,21 @@ def decode(record: object, identity: bytes, interner: Interner) -> Intent:
     if reader.at != len(record):
         raise DamagedRecord("a record is longer than it says")
     return intent
+
+
+def _encode_template(route: Template) -> list[object]:
+    """Templates are few and of many lengths: they stand in the header."""
+    paths = route.paths
+    return [
+        route.key.hex(),
+        (paths.iif, paths.oifs),
+        route.owner,
+        route.cookie,
+        route.monitored,
+        route.revision,
+        route.idle_timeout,
+        route.shared_tree,
+    ]
 
 
 def _encode_puts(puts: Sequence[Route], header: dict[str, object], columns: list[bytes]) -> None:
@@ -243,14 +263,22 @@ def _decode_body(header: object, columns: _Columns, interner: Interner) -> Inten
         intent.deletes = columns.keys(header["deletes"])
     if "puts" in header:
         intent.puts = _decode_puts(header, columns, interner)
+    intent.deletes += map(bytes.fromhex, header.get("template_deletes", ()))
+    intent.puts += [_decode_template(values, interner) for values in header.get("template_puts", ())]
     if "owners" in header:
         intent.owners = [OwnerRecord(text(name), epoch, revision) for name, epoch, revision in header["owners"]]
     if "settings" in header:
         intent.settings = [
-            InterfaceSettings(text(interface), text(owner), threshold, None if tables is None else frozenset(tables), revision)
-            for interface, owner, threshold, tables, revision in header["settings"]
+            InterfaceSettings(text(interface), text(owner), threshold, revision, tuple(Pin(*pin) for pin in pins))
+            for interface, owner, threshold, revision, pins in header["settings"]
         ]
     return intent
+
+
+def _decode_template(values: list[Any], interner: Interner) -> Template:
+    key, (iif, oifs), owner, cookie, monitored, revision, idle_timeout, shared_tree = values
+    paths, owner = interner.paths(iif, oifs), interner.text(owner)
+    return Template(bytes.fromhex(key), paths, owner, cookie, monitored, revision, idle_timeout, shared_tree)
 
 
 def _decode_puts(header: dict[str, Any], columns: _Columns, interner: Interner) -> list[Route]:

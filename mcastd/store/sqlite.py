@@ -332,10 +332,7 @@ def _replay(stored: Stored, intent: Intent) -> None:
     for owner in intent.owners:
         stored.owners[owner.name] = owner
     for said in intent.settings:
-        if said.ttl_threshold is None and said.pinned_tables is None:
-            stored.settings.pop((said.interface, said.owner), None)
-        else:
-            stored.settings[said.interface, said.owner] = said
+        stored.settings[said.interface, said.owner] = said
 
 
 def _require(condition: bool, otherwise: str) -> None:

@@ -47,6 +47,16 @@ def configure(process: str, level: str, stream: TextIO | None = None) -> None:
         logging.getLogger(library).setLevel(max(root.level, logging.INFO))  # Their debug messages are about themselves.
 
 
+def finish() -> None:
+    """Flush standard error, the last thing a process does; a reader that has gone is no reason for Python's exit code 120."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
+
+
 def log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """A sys.excepthook that logs: what ends a process is a line like any other."""
     logging.getLogger(__name__).critical("the process ends by a fault in itself: %s", error, exc_info=(kind, error, trace))

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.core import GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
 from mcastd import __version__
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from mcastd.core.engine import Engine
+    from mcastd.core.tables import KernelTable
+
+_WHERE = ["table", "family"]
 
 OPERATIONS = ("add_vif", "del_vif", "add_mfc", "del_mfc")
 
@@ -58,7 +61,20 @@ class EngineCollector(Collector):
         self._instance_id = instance_id
 
     def collect(self) -> "Iterator[Metric]":
-        """Routes by state, VIFs, build."""
+        """Build, routes by state, entries by origin, what the caps have refused, VIFs."""
+        yield self._build()
+        tables = list(self._engine.tables.values())
+        yield self._routes(tables)
+        yield from _learned(tables)
+        used = GaugeMetricFamily("mcastd_vifs", "VIFs (IPv6: MIFs) in use.", labels=_WHERE)
+        limit = GaugeMetricFamily("mcastd_vifs_limit", "VIFs there are (MAXVIFS).", labels=_WHERE)
+        for kernel in tables:
+            used.add_metric(_where(kernel), kernel.vifs.used)
+            limit.add_metric(_where(kernel), VIFS_MAX)
+        yield used
+        yield limit
+
+    def _build(self) -> "Metric":
         build = InfoMetricFamily("mcastd_build", "What runs here.")
         build.add_metric(
             [],
@@ -69,24 +85,51 @@ class EngineCollector(Collector):
                 "instance_id": self._instance_id,
             },
         )
-        yield build
-        routes = GaugeMetricFamily("mcastd_routes", "Routes that owners want, by state.", labels=["table", "family", "state"])
-        used = GaugeMetricFamily("mcastd_vifs", "VIFs (IPv6: MIFs) in use.", labels=["table", "family"])
-        limit = GaugeMetricFamily("mcastd_vifs_limit", "VIFs there are (MAXVIFS).", labels=["table", "family"])
-        for kernel in self._engine.tables.values():
-            where = [str(kernel.table), kernel.family.name.lower()]
+        return build
+
+    def _routes(self, tables: "list[KernelTable]") -> "Metric":
+        routes = GaugeMetricFamily("mcastd_routes", "Routes that owners want, by state.", labels=[*_WHERE, "state"])
+        for kernel in tables:
             counts = dict.fromkeys(RouteState, 0)
             for shape in kernel.shapes.values():
                 counts[shape.state] += len(shape.members)
+            for one in (*kernel.templates.values(), *kernel.trees.values()):
+                counts[one.state] += 1
             for key in self._engine.failed:
                 route = self._engine.desired.routes.get(key)
                 if route is not None and route.problem is not None and getattr(route.fate, "kernel", None) is kernel:
                     counts[route.fate.state] -= 1
                     counts[RouteState.FAILED] += 1
             for state, count in counts.items():
-                routes.add_metric([*where, state.name.lower()], count)
-            used.add_metric(where, kernel.vifs.used)
-            limit.add_metric(where, VIFS_MAX)
-        yield routes
-        yield used
-        yield limit
+                routes.add_metric([*_where(kernel), state.name.lower()], count)
+        return routes
+
+
+def _learned(tables: "list[KernelTable]") -> "Iterator[Metric]":
+    """What traffic has made, and what the caps have refused it."""
+    entries = GaugeMetricFamily(
+        "mcastd_entries",
+        "Entries in the kernel (ip_mr_cache), by origin: what owners ask for, what templates made, stop filters.",
+        labels=[*_WHERE, "origin"],
+    )
+    learned_refused = CounterMetricFamily(
+        "mcastd_learned_refused", "New sources that a template's cap has refused (setting learned_max).", labels=_WHERE
+    )
+    stops_refused = CounterMetricFamily(
+        "mcastd_stops_refused", "Stop filters that a table's cap has refused (setting stops_max).", labels=_WHERE
+    )
+    for kernel in tables:
+        where = _where(kernel)
+        learned = sum(one.children for one in kernel.templates.values()) + sum(one.children for one in kernel.trees.values())
+        entries.add_metric([*where, "configured"], max(0, len(kernel.actual) - len(kernel.learned)))
+        entries.add_metric([*where, "learned"], learned)
+        entries.add_metric([*where, "stop"], max(0, len(kernel.learned) - learned))
+        learned_refused.add_metric(where, kernel.capped)
+        stops_refused.add_metric(where, kernel.stops_refused)
+    yield entries
+    yield learned_refused
+    yield stops_refused
+
+
+def _where(kernel: "KernelTable") -> list[str]:
+    return [str(kernel.table), kernel.family.name.lower()]

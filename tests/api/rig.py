@@ -25,7 +25,9 @@ from mcastd.model.address import Family
 from mcastd.model.errors import KernelRefused, McastdError, Reason
 from mcastd.model.event import LinkChanged, LinksResync
 from mcastd.model.interface import Link, VifCounters
+from mcastd.model.limits import Limits
 from mcastd.model.settings import Access, Listen
+from mcastd.model.template import TemplateChange
 from mcastd.runtime.daemon import Daemon
 from mcastd.runtime.keeper_client import KeeperClient
 from mcastd.runtime.tasks import cancel, spawn
@@ -92,10 +94,19 @@ class FakeKeeperClient:
     def __init__(self) -> None:
         self.shutdown_requested = False
         self.maps: dict[tuple[int, Family], tuple[tuple[int, int, str], ...]] = {}
+        self.templates: list[TemplateChange] = []
+        """All that it was told of."""
 
     async def set_vif_map(self, table: int, family: Family, entries: tuple[tuple[int, int, str], ...]) -> None:
         """Remember it."""
         self.maps[table, family] = entries
+
+    async def set_templates(self, _table: int, _family: Family, changes: list[TemplateChange], *, whole: bool) -> None:
+        """Remember them."""
+        self.templates += [] if whole and not changes else changes
+
+    def set_learned(self, _table: int, _family: Family, _counts: list[tuple[bytes, int]]) -> None:
+        """Nothing here counts."""
 
     async def open_table(self, table: int) -> dict[Family, socket.socket]:
         """There is the default table alone."""
@@ -117,7 +128,7 @@ class Rig:
             self.kernel.set_link(Link(ifindex, name, up=True, multicast=True))
         self.state_dir = directory / "state"
         self.store = Store.open(self.state_dir)
-        engine = Engine(self.store.begin(), self.store.load(), routes_max)
+        engine = Engine(self.store.begin(), self.store.load(), Limits(routes_max=routes_max))
         engine.links(LinksResync(tuple(self.kernel.links.values())))
         self.mroutes = {family: FakeMroute(self.kernel, family) for family in Family}
         for family in Family:

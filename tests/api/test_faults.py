@@ -12,8 +12,11 @@ from mcast.v1 import route_service_pb2 as rs
 from mcast.v1 import services_pb2 as sv
 from mcast.v1 import types_pb2 as t
 from mcastd.api import binding
+from mcastd.api.convert import RouteReader
 from mcastd.model.address import Family, exact_key, pack_address
-from mcastd.model.write import Outcome, SetInterface, Write, WriteOptions
+from mcastd.model.route import Route
+from mcastd.model.write import Outcome, PutRoutes, SetInterface, Write, WriteOptions
+from mcastd.runtime.tasks import spawn
 from tests.api.bench import SOURCES, good, group, intents, key_of, stream
 from tests.api.rig import Rig, refused, running
 from tests.api.waiting import until
@@ -137,6 +140,40 @@ async def test_all_or_nothing_of_patches(rig: Rig) -> None:
     assert (await refused(rig.routes.PatchRoutes(request))).reason == "KERNEL_ERROR"
     assert rig.entries() == kernel
     assert intents(await rig.listed()) == [good(1), good(2)]
+
+
+async def test_all_or_nothing_counts_what_had_failed_before(rig: Rig) -> None:
+    """An item that is as asked already, but that the kernel refused before and refuses again, is a failure too."""
+    rig.kernel.refuse("add_mfc", errno.ENOMEM, 100, lambda subject: subject == key(2))
+    await rig.put(good(2))
+    found = await refused(rig.put(good(1), good(2), all_or_nothing=True))
+    assert found.reason == "KERNEL_ERROR"
+    assert [one.group for one in await rig.listed()] == [group(2)]
+
+
+async def test_all_or_nothing_lets_later_writes_alone(rig: Rig) -> None:
+    """What somebody has written between a write and its undo stays, and is told of."""
+    await rig.put(good(1, cookie="old"))
+    refuse(rig, 9)
+    write = PutRoutes(WriteOptions("local", all_or_nothing=True), [_model(good(1, cookie="mine")), _model(good(9))])
+    outcome = await rig.daemon.writer.write(write)
+    await rig.put(good(1, cookie="later"))
+    assert await rig.daemon.undo(write, outcome) == 1
+    assert intents(await rig.listed()) == [good(1, cookie="later")]
+
+
+async def test_all_or_nothing_is_undone_though_the_caller_has_left(rig: Rig) -> None:
+    refuse(rig, 9)
+    routes = [_model(good(n)) for n in (1, 2, 9)]
+    write = spawn(rig.daemon.write(PutRoutes(WriteOptions("local", all_or_nothing=True), routes)), "write")
+    while not rig.engine.desired.routes:  # noqa: ASYNC110 - the very next moment counts
+        await asyncio.sleep(0)
+    write.cancel()
+    await until(lambda: not rig.engine.desired.routes and not rig.entries())
+
+
+def _model(message: t.Route) -> Route:
+    return RouteReader().read([message], "local")[0]
 
 
 async def test_all_or_nothing_does_not_mind_what_waits_for_its_interface(rig: Rig) -> None:

@@ -150,8 +150,7 @@ def test_an_interface_that_is_not_there_yet_can_be_set(own_bench: Bench) -> None
     assert (answer.ifindex, answer.up, answer.ttl_threshold, answer.pinned) == (0, False, 7, True)
     assert interfaces(admin)["later0"].ttl_threshold == 7
     own_bench.router.ip("link add later0 type veth peer name later1", "link set later0 up", "link set later1 up")
-    wait_until(lambda: len(interfaces(admin)["later0"].vifs) == 2)
-    assert interfaces(admin)["later0"].up
+    wait_until(lambda: len(interfaces(admin)["later0"].vifs) == 2 and interfaces(admin)["later0"].up)
 
 
 def test_settings_are_kept_by_owner_and_the_latest_word_holds(own_bench: Bench) -> None:

@@ -33,9 +33,9 @@ def bad(**fields: Any) -> t.Route:
     return one
 
 
-def with_timeout(seconds: int, nanos: int = 0) -> t.Route:
+def with_timeout(seconds: int, nanos: int = 0, **fields: Any) -> t.Route:
     """A route with an idle timeout, which only templates have."""
-    one = good(999)
+    one = bad(**fields)
     one.idle_timeout.CopyFrom(Duration(seconds=seconds, nanos=nanos))
     return one
 
@@ -43,6 +43,7 @@ def with_timeout(seconds: int, nanos: int = 0) -> t.Route:
 UNKNOWN_STATES: list[Any] = [1, 99, 0]
 
 V6 = {"group": "ff3e::1", "source": "fd00::1"}
+TREE: dict[str, Any] = {"source": "", "wildcard": t.WILDCARD_SHARED_TREE}
 
 # What is wrong: (route, code, reason, field, the value as metadata has it or None, words of the message)
 ROUTES: dict[str, tuple[t.Route, grpc.StatusCode, str, str, str | None, str]] = {
@@ -64,14 +65,54 @@ ROUTES: dict[str, tuple[t.Route, grpc.StatusCode, str, str, str | None, str]] = 
     "group ff02": (bad(group="ff02::fb", source="fd00::1"), INVALID, "LINK_LOCAL_GROUP", "group", "ff02::fb", "no router"),
     "group ff01": (bad(group="ff01::1", source="fd00::1"), INVALID, "LINK_LOCAL_GROUP", "group", "ff01::1", "no router"),
     "group ff32": (bad(group="ff32::1", source="fd00::1"), INVALID, "LINK_LOCAL_GROUP", "group", "ff32::1", "no router"),
-    "group prefix": (bad(group="239.1.0.0/16"), MISSING, "NOT_IMPLEMENTED", "group", None, "template"),
-    "group prefix v6": (bad(group="ff3e::/64", source="fd00::1"), MISSING, "NOT_IMPLEMENTED", "group", None, "template"),
+    "group prefix too short": (bad(group="224.0.0.0/3"), INVALID, "INVALID_GROUP", "group", "224.0.0.0/3", "no multicast"),
+    "group prefix too short v6": (
+        bad(group="fe00::/7", source=""),
+        INVALID,
+        "INVALID_GROUP",
+        "group",
+        "fe00::/7",
+        "no multicast",
+    ),
+    "group of length 0": (bad(group="0.0.0.0/0"), INVALID, "INVALID_GROUP", "group", "0.0.0.0/0", "no multicast"),
+    "group prefix unicast": (bad(group="10.0.0.0/8"), INVALID, "INVALID_GROUP", "group", "10.0.0.0/8", "no multicast"),
+    "group prefix link-local": (bad(group="224.0.0.0/24"), INVALID, "LINK_LOCAL_GROUP", "group", "224.0.0.0/24", "no router"),
+    "group prefix in it": (bad(group="224.0.0.128/25"), INVALID, "LINK_LOCAL_GROUP", "group", "224.0.0.128/25", "no router"),
+    "group prefix ff02": (bad(group="ff02::/16", source=""), INVALID, "LINK_LOCAL_GROUP", "group", "ff02::/16", "no router"),
+    "any source, link-local": (bad(group="224.0.0.5", source=""), INVALID, "LINK_LOCAL_GROUP", "group", None, "no router"),
+    "group prefix with host bits": (bad(group="239.1.2.3/16"), INVALID, "INVALID_GROUP", "group", None, "write 239.1.0.0/16"),
+    "group prefix with host bits v6": (
+        bad(group="ff3e::1/64", source=""),
+        INVALID,
+        "INVALID_GROUP",
+        "group",
+        None,
+        "write ff3e::/",
+    ),
     "group prefix too long": (bad(group="239.1.0.0/33"), INVALID, "INVALID_GROUP", "group", "239.1.0.0/33", "from 0 to 32"),
     "group prefix empty": (bad(group="239.1.0.0/"), INVALID, "INVALID_GROUP", "group", "239.1.0.0/", "from 0 to 32"),
     "group prefix negative": (bad(group="239.1.0.0/-1"), INVALID, "INVALID_GROUP", "group", "239.1.0.0/-1", "from 0 to 32"),
     "group prefix a mask": (bad(group="239.1.0.0/255.255.0.0"), INVALID, "INVALID_GROUP", "group", None, "from 0 to 32"),
     "group prefix of digits": (bad(group="239.1.0.0/" + "0" * 5000), INVALID, "INVALID_GROUP", "group", None, "from 0 to 32"),
-    "source empty": (bad(source=""), MISSING, "NOT_IMPLEMENTED", "source", "", "is empty, so the route is a template"),
+    "source prefix too long": (bad(source="10.0.0.0/33"), INVALID, "INVALID_SOURCE", "source", "10.0.0.0/33", "from 0 to 32"),
+    "source with host bits": (bad(source="10.0.0.1/8"), INVALID, "INVALID_SOURCE", "source", "10.0.0.1/8", "write 10.0.0.0/8"),
+    "source host bits v6": (bad(**V6 | {"source": "fd00::1/64"}), INVALID, "INVALID_SOURCE", "source", None, "write fd00::/64"),
+    "prefix, source multicast": (
+        bad(group="239.0.0.0/8", source="239.9.9.9"),
+        INVALID,
+        "INVALID_SOURCE",
+        "source",
+        None,
+        "multi",
+    ),
+    "family mix of prefixes": (
+        bad(group="239.0.0.0/8", source="fd00::/64"),
+        INVALID,
+        "FAMILY_MISMATCH",
+        "source",
+        None,
+        "another",
+    ),
     "source no address": (bad(source="10.0.0.x"), INVALID, "INVALID_SOURCE", "source", "10.0.0.x", "address of the sender"),
     "source multicast": (bad(source="239.9.9.9"), INVALID, "INVALID_SOURCE", "source", "239.9.9.9", "multicast"),
     "source multicast v6": (bad(group="ff3e::1", source="ff3e::2"), INVALID, "INVALID_SOURCE", "source", "ff3e::2", "multicast"),
@@ -80,7 +121,6 @@ ROUTES: dict[str, tuple[t.Route, grpc.StatusCode, str, str, str | None, str]] = 
     "source loopback": (bad(source="127.0.0.1"), INVALID, "INVALID_SOURCE", "source", "127.0.0.1", "no address that"),
     "source loopback v6": (bad(group="ff3e::1", source="::1"), INVALID, "INVALID_SOURCE", "source", "::1", "no address that"),
     "source broadcast": (bad(source="255.255.255.255"), INVALID, "INVALID_SOURCE", "source", "255.255.255.255", "no address"),
-    "source prefix": (bad(source="10.0.0.0/24"), MISSING, "NOT_IMPLEMENTED", "source", None, "template"),
     "family mix": (bad(source="fd00::1"), INVALID, "FAMILY_MISMATCH", "source", "fd00::1", "of another family"),
     "family mix v6": (bad(group="ff3e::1"), INVALID, "FAMILY_MISMATCH", "source", "10.0.0.1", "of another family"),
     "iif missing": (bad(iif=""), INVALID, "INVALID_INTERFACE", "iif", "", "is empty"),
@@ -126,6 +166,35 @@ ROUTES: dict[str, tuple[t.Route, grpc.StatusCode, str, str, str | None, str]] = 
     "idle timeout": (with_timeout(60), INVALID, "INVALID_VALUE", "idle_timeout", "60s", "for templates"),
     "negative idle timeout": (with_timeout(-1, -5), INVALID, "INVALID_VALUE", "idle_timeout", "-1s", "for templates"),
     "huge idle timeout": (with_timeout(2**63 - 1), INVALID, "INVALID_VALUE", "idle_timeout", None, "for templates"),
+    "iif of a template with slash": (bad(source="", iif="a/b"), INVALID, "INVALID_INTERFACE", "iif", "a/b", "characters"),
+    "oif of a template": (bad(source="", oifs=[""]), INVALID, "INVALID_INTERFACE", "oifs[0].interface", "", "is empty"),
+    "TTL of an IPv6 template": (
+        bad(group="ff3e::/64", source="", oifs=[("down1", 3)]),
+        INVALID,
+        "INVALID_TTL",
+        "oifs[0].ttl_threshold",
+        "3",
+        "IPv6 has",
+    ),
+    "cookie of a template": (bad(source="", cookie="c" * 65), INVALID, "INVALID_VALUE", "cookie", None, "longer than 64 bytes"),
+    "wildcard of a template": (bad(source="", wildcard=99), INVALID, "INVALID_VALUE", "wildcard", "99", "WILDCARD_SHARED_TREE"),
+    "table of a template": (bad(source="", table=254), INVALID, "INVALID_VALUE", "table", "254", "default table of IPv6"),
+    "join of a template": (bad(source="", join=True), MISSING, "NOT_IMPLEMENTED", "join", None, "memberships"),
+    "idle timeout too short": (with_timeout(0, 900_000_000, source=""), INVALID, "INVALID_VALUE", "idle_timeout", "0.9s", "1s"),
+    "idle timeout too long": (with_timeout(86_401, source=""), INVALID, "INVALID_VALUE", "idle_timeout", "86401s", "to 86400s"),
+    "idle timeout negative": (with_timeout(-1, source=""), INVALID, "INVALID_VALUE", "idle_timeout", "-1s", "from 0s up"),
+    "shared tree of a source": (bad(**TREE | {"source": "10.0.0.0/8"}), INVALID, "INVALID_VALUE", "wildcard", None, "no source"),
+    "shared tree of a prefix": (bad(**TREE | {"group": "239.0.0.0/8"}), INVALID, "INVALID_VALUE", "wildcard", None, "one group"),
+    "shared tree from any": (bad(**TREE | {"iif": ""}), INVALID, "INVALID_INTERFACE", "iif", "", "one iif by name"),
+    "shared tree from a glob": (bad(**TREE | {"iif": "u*"}), INVALID, "INVALID_INTERFACE", "iif", "u*", "one iif by name"),
+    "idle timeout of a shared tree": (
+        with_timeout(60, **TREE),
+        INVALID,
+        "INVALID_VALUE",
+        "idle_timeout",
+        "60s",
+        "learns nothing",
+    ),
     "join": (bad(join=True), MISSING, "NOT_IMPLEMENTED", "join", None, "memberships"),
 }
 
@@ -172,8 +241,11 @@ KEYS: dict[str, tuple[t.RouteKey, grpc.StatusCode, str, str]] = {
     "nothing": (t.RouteKey(), INVALID, "INVALID_GROUP", "group"),
     "group no address": (t.RouteKey(group="a", source="10.0.0.1"), INVALID, "INVALID_GROUP", "group"),
     "group unicast": (t.RouteKey(group="10.0.0.2", source="10.0.0.1"), INVALID, "INVALID_GROUP", "group"),
-    "group prefix": (t.RouteKey(group="239.0.0.0/8", source="10.0.0.1"), MISSING, "NOT_IMPLEMENTED", "group"),
-    "source empty": (t.RouteKey(group="239.1.1.1"), MISSING, "NOT_IMPLEMENTED", "source"),
+    "group prefix too short": (t.RouteKey(group="224.0.0.0/3"), INVALID, "INVALID_GROUP", "group"),
+    "group prefix with host bits": (t.RouteKey(group="239.1.0.0/8"), INVALID, "INVALID_GROUP", "group"),
+    "source with host bits": (t.RouteKey(group="239.1.1.1", source="10.0.0.1/8"), INVALID, "INVALID_SOURCE", "source"),
+    "iif of a template": (t.RouteKey(group="239.1.1.1", iif="a/b"), INVALID, "INVALID_INTERFACE", "iif"),
+    "ambiguous": (t.RouteKey(group="239.77.0.0/16"), INVALID, "AMBIGUOUS", "iif"),
     "source no address": (t.RouteKey(group="239.1.1.1", source="::x"), INVALID, "INVALID_SOURCE", "source"),
     "family mix": (t.RouteKey(group="239.1.1.1", source="::1"), INVALID, "FAMILY_MISMATCH", "source"),
     "table too big": (t.RouteKey(group="239.1.1.1", source="10.0.0.1", table=10**9), INVALID, "INVALID_VALUE", "table"),
@@ -184,7 +256,8 @@ KEYS: dict[str, tuple[t.RouteKey, grpc.StatusCode, str, str]] = {
 @pytest.mark.parametrize("case", KEYS)
 def test_a_bad_key_refuses_the_whole_request(bench: Bench, case: str, how: str) -> None:
     wrong, code, reason, field = KEYS[case]
-    bench.admin.put(good(1), good(2))
+    twins = [t.Route(group="239.77.0.0/16", iif=iif) for iif in ("up", "down1")]
+    bench.admin.put(good(1), good(2), *twins)
     before = bench.snapshot()
     keys = [key_of(good(1)), key_of(good(2)), wrong]
     if how == "patch":

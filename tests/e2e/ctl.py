@@ -49,6 +49,18 @@ class Ctl:
             env={**self.environment, **environment},
         )
 
+    def shell(self, redirections: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run it to its end as a shell does, with these redirections."""
+        return subprocess.run(
+            ["/bin/sh", "-c", f'"$@" {redirections}', "sh", *PROGRAM, *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_SECONDS,
+            env=self.environment,
+        )
+
     def popen(self, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
         """Start it."""
         return subprocess.Popen([*PROGRAM, *arguments], text=True, env=self.environment, **options)

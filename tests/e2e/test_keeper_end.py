@@ -33,6 +33,20 @@ def test_orderly_end_leaves_the_kernel_and_the_disk_empty(
     assert list(keeper.state.iterdir()) == []
 
 
+def test_end_is_in_order_where_nobody_reads_the_log(start_keeper: StartKeeper) -> None:
+    reader, writer = os.pipe()
+    keeper = start_keeper(
+        prefix=("bash", "-c", f'exec "$@" 2>&{writer}', "bash"), pass_fds=(writer,), environment={"PYTHONUNBUFFERED": ""}
+    )
+    os.close(writer)
+    server = keeper.server()
+    os.close(reader)
+    keeper.process.terminate()
+    server.wait_for("shutdown")
+    assert keeper.wait() == 0
+    assert not list(keeper.state.iterdir())
+
+
 def test_socket_that_a_killed_server_left_is_removed(start_keeper: StartKeeper) -> None:
     keeper = start_keeper()
     keeper.server()

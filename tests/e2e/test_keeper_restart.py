@@ -75,11 +75,46 @@ def test_server_that_ends_unasked_is_started_again(start_keeper: StartKeeper, co
     assert keeper.logged(f'status="exit code {code}"')
 
 
+def test_server_that_cannot_use_its_configuration_any_more_is_started_again(start_keeper: StartKeeper) -> None:
+    """Some server could: a directory or an address that is gone by now may come back, and the kernel's entries live meanwhile."""
+    keeper = start_keeper()
+    first = keeper.server()
+    first.ask("ready")
+    first.tell("exit", 78)
+    second = keeper.server()
+    assert (second.hello["starts"], second.hello["sockets"]) == (2, first.hello["sockets"])
+    second.tell("exit", 78)  # without having been ready itself
+    assert keeper.server().hello["starts"] == 3
+    log = keeper.log.read_text()
+    assert log.count('status="exit code 78"') == 2
+    assert "retry_in_seconds=0.1\n" in log
+    assert "retry_in_seconds=0.2\n" in log
+
+
 def test_server_that_cannot_use_its_configuration_ends_the_daemon(start_keeper: StartKeeper) -> None:
     keeper = start_keeper()
     keeper.server().tell("exit", 78)
     assert keeper.wait() == 78
     assert not keeper.socket.with_suffix(".sock.lock").exists()
+
+
+@pytest.mark.parametrize("tables", ["[]", "[30]"])
+def test_start_waits_for_the_server_of_a_killed_keeper(testbed: Testbed, start_keeper: StartKeeper, tables: str) -> None:
+    """It holds copies of the sockets for as long as calls under way have time to end."""
+    namespace = testbed.namespace("router")
+    keeper = start_keeper(namespace=namespace)
+    config = keeper.directory / "mcastd.toml"
+    config.write_text(f"[daemon]\ntables = {tables}\n")
+    server = keeper.server()
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        os.kill(keeper.pid, signal.SIGKILL)
+        keeper.wait()
+        again = start_keeper("--config", str(config), directory=keeper.directory, namespace=namespace)
+        eventually(lambda: again.logged("waiting for whoever holds the table"), "that it waits")
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    assert again.server().hello["sockets"][0][:2] == [0, Family.IPV4]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from mcastd.model.address import Family
+from tests.e2e import templates
 from tests.e2e.ctl import Ctl
 from tests.e2e.router import Router, group
 from tests.testbed import Testbed
@@ -54,7 +55,49 @@ def test_a_route_that_must_wait_is_shown_with_its_reason(router: Router, ctl: Ct
     done = ctl.call("route", "add", group(router.family), router.source, "--iif", "none", "-O", "down1")
     assert done.returncode == 0
     assert done.stdout.splitlines()[1].split()[-2:] == ["PENDING", "NO_SUCH_INTERFACE"]
-    assert done.stderr.startswith("mcastctl: NO_SUCH_INTERFACE: interface none does not exist")
+    reason = "mcastctl: NO_SUCH_INTERFACE: interface none does not exist (yet)"
+    assert done.stderr.startswith(reason)
+    ctl.run("route", "add", group(router.family, 2), router.source, "--iif", "none", "-O", "down1")
+    listed = ctl.call("route", "list")
+    assert [line.split()[3:5] for line in listed.stdout.splitlines()[1:]] == [["(down1)", "PENDING"]] * 2
+    assert listed.stderr == f"{reason} (2 routes)\n"
+    assert ctl.call("route", "list", "-o", "name").stderr == ""
+
+
+def test_the_life_of_a_template(router: Router, ctl: Ctl) -> None:
+    sender = router.sender()
+    key = tuple(str(ip_address(one)) for one in (sender.group, sender.source))
+    groups = templates.prefix(router.family, 0, 8)
+    ctl.run("route", "add", groups, "--iif", "up", "-O", "down1")
+    rows = [line.split() for line in ctl.run("route", "list").splitlines()]
+    assert rows[1][:5] == [groups, "-", "up", "down1", "TEMPLATE"]
+    assert ctl.run("route", "list", "--learned", "-o", "name") == groups + "\n"
+
+    sender.send(3)
+    router.departures.wait(sender)
+    wait_until(lambda: len(ctl.run("route", "list", "--learned", "-o", "name").splitlines()) == 2, 20)
+    listed = {line.split()[0]: line.split() for line in ctl.run("route", "list", "--learned").splitlines()}
+    assert listed[key[0]][:5] == [*key, "up", "down1", "PROGRAMMED"]
+    assert ctl.run("route", "list", "-o", "name") == groups + "\n"
+
+    done = ctl.call("route", "flush", "--match-group", key[0])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "removed 1\n")
+    assert not router.kernel()
+    assert ctl.run("route", "list", "--learned", "-o", "name") == groups + "\n"
+    assert ctl.call("route", "del", groups).stderr.startswith("deleted 1, ")
+
+
+def test_a_shared_tree(router: Router, ctl: Ctl) -> None:
+    sender = router.sender()
+    name = str(ip_address(sender.group))
+    ctl.run("route", "add", name, "--iif", "up", "-O", "down1", "--oif", "down2", "--wildcard", "shared-tree")
+    rows = [line.split() for line in ctl.run("route", "list").splitlines()]
+    # The tree is bidirectional: the incoming interface is one of those it sends to.
+    assert rows[1][:5] == [name, "-", "up", "down1,down2,up", "PROGRAMMED"]
+    router.check_leaves(sender, "down1", "down2")
+    assert ctl.run("route", "list", "--learned", "-o", "name") == name + "\n"
+    assert ctl.call("route", "del", name).stderr.startswith("deleted 1, ")
+    router.check_leaves(sender)
 
 
 def test_files_of_every_kind(router: Router, ctl: Ctl, tmp_path: Path) -> None:
@@ -76,6 +119,11 @@ def test_files_of_every_kind(router: Router, ctl: Ctl, tmp_path: Path) -> None:
     assert (
         ctl.call("route", "replace", "-n", "-f", str(tmp_path / "routes.yaml"), "--cookie", "new").stderr == "plan: +0 ~3 -0 =0\n"
     )
+    (tmp_path / "empty").touch()
+    assert "no items: there is nothing to do" in ctl.call("route", "add", "-f", str(tmp_path / "empty")).stderr
+    ctl.run("route", "replace", "-f", str(tmp_path / "empty"), code=2)
+    ctl.run("route", "del", code=2)
+    assert len(ctl.run("route", "list", "-o", "name").splitlines()) == 3
     ctl.run("route", "replace", code=73)
     ctl.run("route", "replace", "--allow-empty")
     assert ctl.run("route", "list", "-o", "name") == ""
@@ -116,7 +164,6 @@ def test_commands_of_a_daemon_to_come(ipv4_router: Router) -> None:
         ("join", "list"),
         ("join", "add", "up", "239.1.1.1"),
         ("source", "list"),
-        ("route", "flush"),
         ("watch",),
         ("reload",),
     ]

@@ -58,6 +58,49 @@ def test_a_full_disk(ctl: Ctl) -> None:
     assert process.returncode == 2
 
 
+NO_DAEMON = "UNAVAILABLE: no daemon answers at unix:/nonexistent"
+
+
+@pytest.mark.parametrize(
+    "line,closed,code,said",
+    [
+        (("--version",), ">&-", 2, "mcastctl: can't write: Bad file descriptor"),
+        (("--help",), ">&-", 2, "mcastctl: can't write: Bad file descriptor"),
+        (("--dump-docs", "md"), ">&-", 2, "mcastctl: can't write: Bad file descriptor"),
+        (("status",), ">&-", 78, NO_DAEMON),
+        (("status",), "2>&-", 78, ""),
+        (("status",), "<&- >&- 2>&-", 78, ""),
+        (("rote",), "2>&-", 2, ""),
+        (("route", "add", "-f", "-"), "<&-", 2, "standard input: Bad file descriptor"),
+        (("shutdown",), "<&-", 2, "there is nobody to answer: add --yes"),
+        (("status",), "2>/dev/full", 2, ""),
+        (("--version",), ">/dev/full", 2, "mcastctl: can't write: No space left on device"),
+        (("--version",), ">/dev/full 2>/dev/full", 2, ""),
+    ],
+)
+def test_closed_streams(line: tuple[str, ...], closed: str, code: int, said: str) -> None:
+    done = Ctl("unix:/nonexistent").shell(closed, *line)
+    assert (done.returncode, done.stdout) == (code, ""), done
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert bool(done.stderr) == bool(said)
+
+
+def test_closed_streams_of_calls_that_succeed(ctl: Ctl) -> None:
+    for line in (("status",), ("route", "list"), ("interface", "list", "-o", "json")):
+        done = ctl.shell(">&-", *line)
+        assert (done.returncode, done.stderr) == (2, "mcastctl: can't write: Bad file descriptor\n")
+        done = ctl.shell("<&- 2>&-", *line)
+        assert done.returncode == 0
+        assert done.stdout
+    # Writes that have nothing to say there need no standard output.
+    done = ctl.shell(">&-", "route", "add", "232.1.1.1", "10.0.0.5", "--iif", "up", "-O", "down1")
+    assert (done.returncode, done.stderr.partition(",")[0]) == (0, "created 1")
+    done = ctl.shell("<&- >&- 2>&-", "route", "del", "232.1.1.1", "10.0.0.5")
+    assert done.returncode == 0
+    assert ctl.run("route", "list", "-o", "name") == ""
+
+
 @pytest.mark.parametrize("command,code", [(("watch",), 0), (("route", "list"), 130), (("status", "--timeout", "1m"), 130)])
 def test_ctrl_c(tmp_path: Path, command: tuple[str, ...], code: int) -> None:
     def hang(_request: Any, context: grpc.ServicerContext) -> Any:
@@ -84,10 +127,14 @@ def test_a_daemon_that_hangs(router: Router, ctl: Ctl) -> None:
     pid = router.daemon.server_pid()
     os.kill(pid, signal.SIGSTOP)
     try:
-        done = ctl.call("status", "--timeout", "300ms")
+        lines = [("status",), ("--from-server", "status"), ("route", "list"), ("interface", "list")]
+        done = [ctl.call("--timeout", "300ms", *line) for line in lines]
+        usual = ctl.call("route", "list")
     finally:
         os.kill(pid, signal.SIGCONT)
-    assert (done.returncode, done.stderr) == (68, "mcastctl: DEADLINE_EXCEEDED: Deadline Exceeded\n")
+    where = f"mcastctl: DEADLINE_EXCEEDED: no answer from unix:{router.daemon.socket} within"
+    assert {(one.returncode, one.stdout, one.stderr) for one in done} == {(68, "", f"{where} 0.3 s (--timeout)\n")}
+    assert (usual.returncode, usual.stdout, usual.stderr) == (68, "", f"{where} 10 s (--timeout)\n")
 
 
 def test_a_daemon_that_dies_in_the_middle(router: Router, ctl: Ctl) -> None:
@@ -126,7 +173,8 @@ def test_terminals(router: Router, ctl: Ctl, width: int) -> None:
         if command[0] == "route":
             for whole in (*LONG, "232.0.0.9", "down1,down2,down3,down4"):
                 assert whole in shown
-    assert len(ctl.terminal(width, "route", "list").splitlines()) == (12 if width == 80 else 6)
+    # With the reason of the one that is pending.
+    assert len(ctl.terminal(width, "route", "list").splitlines()) == (13 if width == 80 else 7)
     assert "\x1b[" not in ctl.run("route", "list")
     assert ctl.terminal(width, "route", "list", environment={"TERM": "dumb"}).count("\x1b") == 0
 

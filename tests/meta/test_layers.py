@@ -42,6 +42,7 @@ MAY_IMPORT = {
         "mcastd.telemetry",
         "mcastd.runtime",
         "mcastd.keeper.channel",  # the wire codec that both processes speak
+        "mcastd.keeper.templates",
     ],
     "mcastd.cli": ["mcastd"],
 }

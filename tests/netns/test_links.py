@@ -166,3 +166,21 @@ def test_changes_during_the_snapshot_are_in_it_or_come_after(testbed: Testbed) -
     names_known = router.run(lambda: asyncio.run(watch()))
     wanted = {f"{side}{n}" for n in range(20, 40) for side in "bc"} | {"end"}
     assert {name for name in names_known if name[0] in "abce"} == wanted
+
+
+def test_name_that_is_no_utf_8_is_escaped(testbed: Testbed) -> None:
+    """To the kernel a name is any 15 bytes but a few (dev_valid_name)."""
+    router = testbed.namespace("router")
+    made = ["ip", "link", "add", "name", b"b\xff", "type", "veth", "peer", "name", b"\xfe" * 15]
+
+    async def watch() -> None:
+        monitor = LinkMonitor()
+        await monitor.start()
+        await asyncio.to_thread(router.command, *made)  # type: ignore[arg-type] # bytes are arguments too
+        await until(monitor, changed_to(name="b\\xff"))
+        monitor.close()
+        again = LinkMonitor()
+        assert {one.name for one in await again.start()} >= {"lo", "b\\xff", "\\xfe" * 15}
+        again.close()
+
+    router.run(lambda: asyncio.run(watch()))

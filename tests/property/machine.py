@@ -5,25 +5,35 @@ Rules (in test_engine.py) move the world; `check_always` holds at every moment, 
 
 from collections.abc import Iterable
 
+from mcastd.core.engine import SWEEPS_AFTER_LOSS
+from mcastd.core.templates import tree_key
 from mcastd.core.vifs import VifState
 from mcastd.model.address import Family, key_family, key_table
 from mcastd.model.errors import Reason
 from mcastd.model.interface import Link
-from mcastd.model.route import Paths, Route, RouteState
-from tests.fakekernel import FakeKernel, Where
+from mcastd.model.limits import Limits
+from mcastd.model.route import Paths, Route, RouteState, Template
+from mcastd.model.template import is_template_key
+from tests.fakekernel import FakeKernel
 from tests.fakerouter import Router
-from tests.property.oracle import Verdict, judge
-from tests.property.wishes import Wishes
+from tests.property.flows import Flows
+from tests.property.oracle import Verdict, incoming, judge, judge_template, judge_tree
+from tests.property.wishes import Wishes, wish_of
 
 TICKS = 20_000
 """Moves in which any plan here must come to its end."""
 
 
+def entry_key(route: Route) -> bytes:
+    """Key of the MFC entry that a route is about."""
+    return tree_key(route.key) if isinstance(route, Template) else route.key
+
+
 class World:
     """A router and everything that is known about it from outside."""
 
-    def __init__(self, *names: str) -> None:
-        self.router = Router(*names, routes_max=9)
+    def __init__(self, *names: str, limits: Limits | None = None) -> None:
+        self.router = Router(*names, limits=limits or Limits(routes_max=9))
         self.wanted: Wishes = {}
         """What was acknowledged."""
         self.thresholds: dict[str, int] = {}
@@ -31,7 +41,8 @@ class World:
         self.may_send: dict[bytes, set[int]] = {}
         """Ifindexes that an intent of this key has named since the last time all was settled."""
         self.may_take: dict[bytes, set[int]] = {}
-        self.foreign: set[bytes] = set()
+        self.flows = Flows(self)
+        self._allowed: object = None
         self.revision = 0
         self.revisions: dict[bytes, int] = {}
         self.etags: dict[tuple[bytes, int], object] = {}
@@ -43,34 +54,46 @@ class World:
         """The kernel."""
         return self.router.kernel
 
+    def packet(self, key: bytes, name: str) -> list[int]:
+        """Let a packet in; ifindexes that it left by."""
+        self.flows.came(key, self.kernel.named(name).ifindex)
+        return [self.kernel.named(oif).ifindex for oif in self.router.packet(key, name, 255)]
+
     # --- at every moment ---------------------------------------------------------------------------------------------
 
     def allow(self) -> None:
         """Take note of what the intents name just now, in the engine's view of the links and in the kernel's."""
-        for links in (self.kernel.links.values(), self.router.engine.world.by_index.values()):
-            for key, (_, paths, _) in self.wanted.items():
-                verdict = self.judge(key, paths, links)
+        kernel, engine = list(self.kernel.links.values()), list(self.router.engine.world.by_index.values())
+        now = kernel, engine, dict(self.wanted), dict(self.thresholds)
+        if now == self._allowed:
+            return
+        self._allowed = now
+        for links in (kernel, engine):
+            for key, wish in self.wanted.items():
+                verdict = self.judge(key, wish.paths, links)
                 self.may_send.setdefault(key, set()).update(verdict.oifs)
-                if verdict.iif is not None:
-                    self.may_take.setdefault(key, set()).add(verdict.iif)
+                taken = incoming(wish.paths, links) if is_template_key(key) else {verdict.iif} - {None}
+                self.may_take.setdefault(key, set()).update(filter(None, taken))
 
     def check_always(self) -> None:
         """No entry sends a stream, or takes one, where neither the old nor the new intent of its key wants it."""
         self.allow()
         for table in self.kernel.tables.values():
-            for key in table.entries.keys() - self.foreign:
+            for key in table.entries:
                 known = self.kernel.paths(key)
                 assert known is not None
-                assert set(known[1]) <= self.may_send.get(key, set()), f"{key.hex()} is sent to {known[1]}"
-                assert known[0] in {0, *self.may_take.get(key, set())}, f"{key.hex()} is taken from {known[0]}"
+                send, take = self.flows.allowed(key)
+                assert set(known[1]) <= send, f"{key.hex()} is sent to {known[1]}"
+                assert known[0] in {0, *take}, f"{key.hex()} is taken from {known[0]}"
+        self.flows.check_keeper()
 
     def check_desired(self) -> None:
         """Readers see what was acknowledged, and nothing else; revisions only grow."""
         engine = self.router.engine
-        assert {k: (r.owner, r.paths, r.cookie) for k, r in engine.desired.routes.items()} == self.wanted
+        assert {k: wish_of(r) for k, r in engine.desired.routes.items()} == self.wanted
         counts: dict[str, int] = {}
-        for owner, _, _ in self.wanted.values():
-            counts[owner] = counts.get(owner, 0) + 1
+        for wish in self.wanted.values():
+            counts[wish.owner] = counts.get(wish.owner, 0) + 1
         assert {owner: n for owner, n in engine.desired.entries.items() if n} == counts
         assert engine.revision >= self.revision
         self.revision = engine.revision
@@ -87,18 +110,20 @@ class World:
 
         As far as the engine can know: not while it has yet to hear of links or of what came of an effect.
         """
-        if self.router.events or self.router.unanswered:
+        if self.router.events or self.router.unanswered or self.router.keeper.records or self.flows.unheard:
             return
         for route in self.router.engine.desired.routes.values():
             if route.state is RouteState.PROGRAMMED:
                 verdict = self.judge(route.key, route.paths)
-                assert self.kernel.paths(route.key) == (verdict.iif, verdict.oifs)
+                assert self.kernel.paths(entry_key(route)) == (verdict.iif, verdict.oifs)
 
     # --- when all is done --------------------------------------------------------------------------------------------
 
     def judge(self, key: bytes, paths: Paths, links: Iterable[Link] | None = None) -> Verdict:
         """What the route ought to come to."""
-        return judge(paths, key_family(key), self.kernel.links.values() if links is None else links, self.thresholds)
+        links = self.kernel.links.values() if links is None else links
+        how = judge if not is_template_key(key) else judge_tree if self.wanted[key].tree else judge_template
+        return how(paths, key_family(key), links, self.thresholds)
 
     def settle(self) -> None:
         """Let the plan come to its end, with what the kernel refuses; then all that is said is true."""
@@ -106,7 +131,10 @@ class World:
         self.allow()
         self.check_desired()
         for route in self.router.engine.desired.routes.values():
-            self.check_route(route)
+            if isinstance(route, Template) and not route.shared_tree:
+                self.check_template(route)
+            else:
+                self.check_route(route)
             self.check_etag(route)
         self.check_vifs()
 
@@ -120,22 +148,26 @@ class World:
                 self.router.engine.retry()
                 self.settle()
         assert not self.router.engine.troubled
+        for _ in range(SWEEPS_AFTER_LOSS if self.flows.unheard else 0):
+            self.router.sweep()
+            self.settle()
+        self.flows.unheard = False
         for route in self.router.engine.desired.routes.values():
             self.check_healed(route)
-        ours = {key for table in self.kernel.tables.values() for key in table.entries} - self.foreign
-        assert ours == {r.key for r in self.router.engine.desired.routes.values() if r.fate.forwarding is not None}
-        self.may_send, self.may_take = {}, {}
+        self.flows.check_entries()
+        self.may_send, self.may_take, self._allowed = {}, {}, None
+        self.flows.reset()
         self.check_always()
         self.check_rest()
 
     def check_route(self, route: Route) -> None:
         """What is said of a route is what the kernel does, whatever that is."""
-        verdict, known = self.judge(route.key, route.paths), self.kernel.paths(route.key)
+        verdict, known = self.judge(route.key, route.paths), self.kernel.paths(entry_key(route))
         if route.state is RouteState.FAILED:
             assert (route.problem or route.fate.problem) is not None
             return
         if route.state is RouteState.PENDING:
-            assert known is None or route.key in self.foreign
+            assert known is None or self.flows.unheard
             assert verdict.iif is None or route.fate.problem is not None
             return
         assert known is not None
@@ -148,12 +180,30 @@ class World:
         assert set(route.fate.missing) == verdict.missing | wanting
         assert (route.state is RouteState.PARTIAL) == bool(route.fate.missing) == (route.fate.problem is not None)
         assert route.installed_at
-        self.check_packet(route, verdict.iif, known[1])
+        if not isinstance(route, Template):
+            self.check_packet(route, verdict.iif, known[1])
+
+    def check_template(self, route: Template) -> None:
+        """What is said of a template is what its entries will do."""
+        if route.state is RouteState.FAILED:
+            assert route.fate.problem is not None
+            return
+        verdict = self.judge(route.key, route.paths)
+        if not self.router.engine.tables[key_table(route.key), key_family(route.key)].opened:
+            assert route.state is RouteState.PENDING
+            return
+        assert set(route.fate.missing) >= verdict.missing
+        if route.state is RouteState.PENDING:
+            assert verdict.iif is None or route.fate.problem is not None
+            return
+        assert verdict.iif is not None
+        assert set(route.fate.installed_oifs) <= {self.kernel.links[ifindex].name for ifindex in verdict.oifs}
+        assert (route.state is RouteState.PARTIAL) == bool(route.fate.missing) == (route.fate.problem is not None)
 
     def check_etag(self, route: Route) -> None:
         """One revision of a route never stands for two contents, in one life of the server or in several."""
         fate = route.fate
-        content = route.owner, route.paths, route.cookie, route.state, fate.installed_oifs, fate.missing
+        content = *wish_of(route), route.state, fate.installed_oifs, fate.missing
         assert self.etags.setdefault((route.key, max(route.revision, fate.revision)), content) == content
 
     def check_packet(self, route: Route, iif: int, oifs: dict[int, int]) -> None:
@@ -172,16 +222,20 @@ class World:
             assert len(set(vifs)) == len(vifs)
             assert route.state is (RouteState.PARTIAL if route.fate.forwarding else RouteState.PENDING)
             return
-        assert route.state is verdict.state
         assert set(route.fate.missing) == verdict.missing
+        if isinstance(route, Template) and not route.shared_tree:
+            whole = RouteState.TEMPLATE if verdict.state is RouteState.PROGRAMMED else verdict.state
+            assert route.state is whole
+            return
+        assert route.state is verdict.state
         if verdict.iif is not None:
-            assert self.kernel.paths(route.key) == (verdict.iif, verdict.oifs)
+            assert self.kernel.paths(entry_key(route)) == (verdict.iif, verdict.oifs)
 
     def check_vifs(self) -> None:
         """The numbers in use are those that shapes hold, as often; kernel, keeper and engine agree on them."""
         for kernel in self.router.engine.tables.values():
             users: dict[int, int] = {}
-            for shape in [*kernel.shapes.values(), *kernel.pins.values()]:
+            for shape in kernel.all_shapes():
                 for ifindex, number in shape.held.items():
                     slot = kernel.vifs.slots[number]
                     assert slot is not None
@@ -190,7 +244,7 @@ class World:
             for number, slot in enumerate(kernel.vifs.slots):
                 if slot is not None:
                     assert slot.users == users.get(number, 0)
-                    assert slot.users or kernel.vifs._bits[number], f"VIF {number} leaks: {slot.state}"
+                    assert slot.users or kernel.vifs._bits[number] or kernel.blind, f"VIF {number} leaks: {slot.state}"
             if kernel.opened:
                 where = kernel.table, kernel.family
                 assert self.router.keeper.maps[where] == kernel.vifs.map_entries()
@@ -200,9 +254,13 @@ class World:
 
     def check_rest(self) -> None:
         """Once healed: VIFs are exactly those needed, none is kept for anything else; another settling does nothing."""
-        needed: dict[Where, set[int]] = {}
-        for key, (_, paths, _) in self.wanted.items():
-            needed.setdefault((key_table(key), key_family(key)), set()).update(self.judge(key, paths).ifindexes)
+        needed = self.flows.needed()
+        for key, wish in self.wanted.items():
+            verdict = self.judge(key, wish.paths)
+            found = verdict.ifindexes - {0}
+            if is_template_key(key) and not wish.tree and verdict.iif is not None:
+                found |= incoming(wish.paths, self.kernel.links.values())
+            needed.setdefault((key_table(key), key_family(key)), set()).update(found)
         for name, table in self.pins:
             pinned = {link.ifindex for link in self.kernel.links.values() if link.name == name and link.multicast}
             for family in Family:

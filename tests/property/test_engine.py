@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from mcastd.core.prepare import prepare
 from mcastd.model.address import Family, key_family, key_table
 from mcastd.model.errors import McastdError, Problem, Reason
-from mcastd.model.route import Oif, Paths, Route
+from mcastd.model.route import Oif, Paths, Route, Template
+from mcastd.model.template import is_template_key
 from mcastd.model.write import (
     DeleteRoutes,
     Patch,
@@ -54,7 +55,25 @@ def paths_of(iifs: list[str], patterns: list[str]) -> st.SearchStrategy[Paths]:
 keys, paths = of_machine("KEYS"), of_machine("PATHS")
 names = st.sampled_from(NAMES)
 owners = st.sampled_from(["alice", "bob"])
-items = st.tuples(keys, paths, st.sampled_from(COOKIES))
+items = of_machine("ITEMS")
+Item = tuple[bytes, Paths, str, bool]
+"""Key, paths, cookie, and whether it is a shared tree."""
+
+
+def made(item: Item, owner: str, cookie: str | None = None) -> Route:
+    """The route that an item stands for."""
+    key, its_paths, its_cookie, tree = item
+    its_cookie = its_cookie if cookie is None else cookie
+    if is_template_key(key):
+        return Template(key, its_paths, owner, its_cookie, shared_tree=tree)
+    return Route(key, its_paths, owner, its_cookie)
+
+
+def exact_items(some_keys: st.SearchStrategy[bytes], some_paths: st.SearchStrategy[Paths]) -> st.SearchStrategy[Item]:
+    """Items of exact routes."""
+    return st.tuples(some_keys, some_paths, st.sampled_from(COOKIES), st.just(False))
+
+
 moves = st.integers(0, 6)
 
 
@@ -63,6 +82,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     KEYS = st.builds(sg, st.integers(1, 3), st.sampled_from(Family), st.sampled_from([0, 0, 5]))
     PATHS = paths_of(NAMES, [*NAMES, "a*", "a?", "!a1", "!a[12]", "w*"])
+    ITEMS = exact_items(KEYS, PATHS)
     CROWDS = st.sampled_from([0, 2])
     CROWD_AT_START = 0
 
@@ -72,7 +92,10 @@ class EngineMachine(RuleBasedStateMachine):
         self.patches = [mock.patch(f"mcastd.core.{module}.BATCH", 2) for module in ("engine", "plan", "prepare")]
         for patch in self.patches:
             patch.start()
-        self.world = World(*NAMES[:3], *CROWD[: self.CROWD_AT_START])
+        self.world = self.new_world()
+
+    def new_world(self) -> World:
+        return World(*NAMES[:3], *CROWD[: self.CROWD_AT_START])
 
     def teardown(self) -> None:
         try:
@@ -82,7 +105,7 @@ class EngineMachine(RuleBasedStateMachine):
                 patch.stop()
 
     @initialize(wanted=st.lists(items, min_size=2, max_size=5), settled=st.booleans())
-    def begin(self, wanted: list[tuple[bytes, Paths, str]], settled: bool) -> None:
+    def begin(self, wanted: list[Item], settled: bool) -> None:
         self.put("alice", wanted, over=False, check=False, between=0)
         if settled:
             self.world.settle()
@@ -121,9 +144,9 @@ class EngineMachine(RuleBasedStateMachine):
         return True
 
     @rule(owner=owners, wanted=st.lists(items, max_size=4), over=st.booleans(), check=st.booleans(), between=moves)
-    def put(self, owner: str, wanted: list[tuple[bytes, Paths, str]], over: bool, check: bool, between: int) -> None:
+    def put(self, owner: str, wanted: list[Item], over: bool, check: bool, between: int) -> None:
         options = WriteOptions(owner, take_over=over, validate_only=check and over)
-        self.write(PutRoutes(options, [Route(k, p, owner, c) for k, p, c in wanted]), between)
+        self.write(PutRoutes(options, [made(item, owner) for item in wanted]), between)
 
     @rule(owner=owners, key=keys, add=paths, remove=paths, between=moves)
     def patch(self, owner: str, key: bytes, add: Paths, remove: Paths, between: int) -> None:
@@ -137,23 +160,23 @@ class EngineMachine(RuleBasedStateMachine):
     @rule(
         owner=owners, wanted=st.lists(items, max_size=6), cookie=st.sampled_from(COOKIES), between=moves, limit=st.integers(0, 3)
     )
-    def replace(self, owner: str, wanted: list[tuple[bytes, Paths, str]], cookie: str, between: int, limit: int) -> None:
-        routes = {k: Route(k, p, owner, cookie) for k, p, _ in wanted}
+    def replace(self, owner: str, wanted: list[Item], cookie: str, between: int, limit: int) -> None:
+        routes = {item[0]: made(item, owner, cookie) for item in wanted}
         self.write(ReplaceRoutes(WriteOptions(owner), routes, cookie, allow_empty=True, max_deletions=limit), between)
 
     @rule(owner=owners, wanted=st.lists(items, max_size=4), between=moves)
-    def put_and_restore(self, owner: str, wanted: list[tuple[bytes, Paths, str]], between: int) -> None:
+    def put_and_restore(self, owner: str, wanted: list[Item], between: int) -> None:
         """A write that is undone, as one is of which the kernel refused an item."""
-        before = {key: self.world.router.engine.desired.routes.get(key) for key, _, _ in wanted}
+        before = {key: self.world.router.engine.desired.routes.get(key) for key, *_ in wanted}
         options = WriteOptions(owner, take_over=True)
-        self.write(PutRoutes(options, [Route(k, p, owner, c) for k, p, c in wanted]), between)
+        self.write(PutRoutes(options, [made(item, owner) for item in wanted]), between)
         back = [route.copy() for route in before.values() if route is not None]
         self.write(Restore(options, back, [key for key, route in before.items() if route is None]), between)
 
     @rule(owner=owners, wanted=st.lists(items, max_size=4), crash=st.booleans())
-    def put_at_the_end_of_a_life(self, owner: str, wanted: list[tuple[bytes, Paths, str]], crash: bool) -> None:
+    def put_at_the_end_of_a_life(self, owner: str, wanted: list[Item], crash: bool) -> None:
         """The disk refuses the write, or has it and the server dies before it is in force."""
-        routes = [Route(k, p, owner, c) for k, p, c in wanted]
+        routes = [made(item, owner) for item in wanted]
         self.write(PutRoutes(WriteOptions(owner), routes), 0, dropped=not crash, crash=crash)
 
     @rule(name=names, ttl=st.sampled_from([None, 1, 9]), pin=st.sampled_from([None, True, False]), table=st.sampled_from([0, 5]))
@@ -300,6 +323,7 @@ class CrowdedMachine(EngineMachine):
 
     KEYS = st.builds(sg, st.integers(1, 4))
     PATHS = paths_of([*NAMES[:4], "w01", "w31"], ["a*", "w*", "w*", "w0*", "!w1*", "w2*", "a1", "w30", "w35"])
+    ITEMS = exact_items(KEYS, PATHS)
     CROWDS = st.sampled_from([0, 26, 28, 30, 31, 33, 36])
     CROWD_AT_START = 33
 
@@ -308,6 +332,7 @@ class CrowdedMachineV6(CrowdedMachine):
     """And with IPv6."""
 
     KEYS = st.builds(sg, st.integers(1, 4), st.just(Family.IPV6))
+    ITEMS = exact_items(KEYS, CrowdedMachine.PATHS)
     CROWD_AT_START = 29
 
 

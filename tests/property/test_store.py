@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mcastd.model.address import exact_key
-from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord, Stored
+from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord, Pin, Stored
 from mcastd.model.route import Oif, Paths, Route
 from mcastd.store import codec, sqlite
 from mcastd.store.sqlite import Store
@@ -40,8 +40,8 @@ interface_settings = st.builds(
     names,
     owners,
     st.none() | st.integers(0, 254),
-    st.none() | st.frozensets(st.integers(0, 2**32 - 1), max_size=3),
     revisions,
+    st.lists(st.builds(Pin, st.integers(0, 2**32 - 1), st.booleans(), revisions), max_size=3).map(tuple),
 )
 intents = st.builds(
     Intent,
@@ -70,10 +70,7 @@ def apply(model: Stored, intent: Intent) -> None:
     for owner in intent.owners:
         model.owners[owner.name] = owner
     for said in intent.settings:
-        if said.ttl_threshold is None and said.pinned_tables is None:
-            model.settings.pop((said.interface, said.owner), None)
-        else:
-            model.settings[said.interface, said.owner] = said
+        model.settings[said.interface, said.owner] = said
 
 
 class StoreMachine(RuleBasedStateMachine):

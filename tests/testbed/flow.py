@@ -30,14 +30,16 @@ def main() -> None:
     alive = select.poll()
     alive.register(0, select.POLLHUP)
     sent = 0
-    start = time.perf_counter()
+    start = 0.0
     while not stopping and sent != count:
-        due = int((time.perf_counter() - start) * rate) + 1
+        # The clock starts with the first packet: a process that had to wait for a processor does not begin with a burst.
+        due = int((time.perf_counter() - start) * rate) + 1 if sent else 1
         until = min(due, sent + BURST_MAX)
         if count >= 0:
             until = min(until, count)
         for number in range(first + sent, first + until):
             sock.send(PAYLOAD.pack(MAGIC, stream, number, time.time_ns()) + padding)
+        start = start or time.perf_counter()
         sent = until
         if sent >= due:
             if alive.poll(0):

@@ -2,7 +2,7 @@
 
 ITEMS_FAILED = 1
 USAGE = 2
-"""A wrong command line, as click has it, or a file that can't be read or written."""
+"""A wrong command line, as click has it, or local input or output that fails: a number of its own (EX_IOERR) is an RPC status."""
 CHANGES = 3
 """A dry run with --exit-code has found changes."""
 RPC = 64

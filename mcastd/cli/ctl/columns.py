@@ -8,7 +8,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from mcastd.cli.ctl import values
-from mcastd.cli.ctl.contract import find_path, table_of
+from mcastd.cli.ctl.contract import find_path, flag_of, table_of
 from mcastd.cli.ctl.plain import nanos_of
 from mcastd.cli.ctl.shape import Shape, enum_words, shape_of
 
@@ -63,18 +63,24 @@ def chosen_columns(row: Descriptor, names: Sequence[str]) -> list[Column]:
 
 
 def make_column(row: Descriptor, path: str, form: str = "", title: str = "") -> Column:
-    """A column by path; several joined by "|" = the first that is set. KeyError if a path leads nowhere."""
+    """A column by path; several joined by "|" = the first that is set. KeyError if a path leads nowhere.
+
+    Where what is (a list in an output field, as status.installed_oifs) is empty, what was asked for is shown with each part in
+    brackets: it is not so.
+    """
     choices = [find_path(row, one) for one in path.split("|")]
     last = choices[0][-1]
     form = form if form in _FORMATS else ""
     show = [_shower(one[-1], form) for one in choices]
+    asked_only = _unmet(choices[0]) if len(choices) > 1 else None
     several = any(field.is_repeated for field in choices[0])
 
     def read(message: Message) -> Parts:
         for one, text in zip(choices, show, strict=True):
             found = _reach([message], one)
             if found and (len(found) > 1 or found[0] or one[-1].has_presence):
-                return text(found)
+                bracketed = asked_only is not None and one is not choices[0] and asked_only(message)
+                return tuple(f"({part})" for part in text(found)) if bracketed else text(found)
         # Not set anywhere; a zero is a value where the message that holds it is there.
         found = _reach([message], choices[-1])
         zero = shape_of(choices[-1][-1]) in {*_NUMBERS, Shape.BOOL} or form == "count"
@@ -82,6 +88,24 @@ def make_column(row: Descriptor, path: str, form: str = "", title: str = "") -> 
 
     right = form in {"si", "rate", "count"} or (not form and not several and shape_of(last) in _NUMBERS)
     return Column(title or last.name.replace("_", "-").upper(), read, right, path)
+
+
+def _unmet(path: Sequence[FieldDescriptor]) -> Callable[[Message], bool] | None:
+    """The function that says whether the output at the end of a path is there and empty; None if the path is none of output."""
+    if len(path) < 2 or not flag_of(path[0]).skip or path[0].is_repeated or not path[-1].is_repeated:
+        return None
+    output = path[0]
+    state = output.message_type.fields_by_name.get("state") if output.message_type is not None else None
+    # A template has nothing of its own in the kernel: what was asked for is what it has.
+    known = enum_words(state.enum_type) if state is not None and state.enum_type is not None else {}
+    patterns = {number for number, word in known.items() if word in {"UNSPECIFIED", "TEMPLATE"}}
+
+    def unmet(message: Message) -> bool:
+        if not message.HasField(output.name):
+            return False
+        return not patterns or getattr(message, output.name).state not in patterns
+
+    return unmet
 
 
 def _reach(messages: Iterable[Any], path: Sequence[FieldDescriptor]) -> list[Any]:

@@ -42,6 +42,6 @@ def names_of(contract: Contract, method_name: str, path: str, target: Target) ->
     found: set[str] = set()
     quick = Target(target.address, target.tls_ca, target.tls_cert, target.tls_key, target.tls_server_name, SECONDS)
     with Connection(quick) as connection:
-        for answer in connection.call(method, [request]):
+        for answer in connection.call(method, [request], whole=True):
             found.update(getattr(row, last.name) for row in rows_of(answer, tuple(way)))
     return sorted(found)[:MOST]

@@ -13,7 +13,7 @@ from mcastd.cli.ctl.shared import CONNECTION, OUTPUT
 _EXIT_CODES = (
     ("0", "Done."),
     ("1", "Some items failed; standard output says which."),
-    ("2", "The command line is wrong, or a file can't be read or written."),
+    ("2", "Usage, or local input or output: a wrong command line, a file that can't be read, output that can't be written."),
     ("3", "A dry run found changes (only with --exit-code)."),
     (
         "64 + N",
@@ -33,7 +33,7 @@ _FORMS = (
         "file",
         (
             "YAML, JSON or NDJSON: a list of items, or one, or several documents; - is standard input. A listed route can be put "
-            "back as it is. Of many items, NDJSON is read ten times as fast as YAML."
+            "back as it is. Of many items, NDJSON is read more than twice as fast as YAML."
         ),
     ),
     ("JSON", "A message in braces, as JSON or YAML: -O '{interface: eth1, ttl_threshold: 8}'."),

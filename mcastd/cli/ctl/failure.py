@@ -52,6 +52,12 @@ def from_rpc_error(error: Any, address: str) -> CallError:
     return failed
 
 
+def too_late(address: str, seconds: float, *, begun: bool = False) -> CallError:
+    """No answer in the time that there was; `begun` = a part of it."""
+    what = "no end of the answer" if begun else "no answer"
+    return CallError(4, "DEADLINE_EXCEEDED", f"{what} from {address} within {seconds:g} s (--timeout)")
+
+
 def one_line(text: str) -> str:
     """Text without line ends or anything else that a terminal acts on."""
     return "".join(char if char.isprintable() else " " for char in text).strip()

@@ -4,14 +4,10 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+
+from mcastd.cli.ctl.yamlread import yaml_documents
 
 STDIN = "-"
-
-MOST_NESTED = 64
-"""Levels of a document; aliases could make one that never ends."""
-
-_NULLS = frozenset({"", "~", "null", "Null", "NULL"})
 
 
 class BadFileError(ValueError):
@@ -36,14 +32,6 @@ def read_items(path: str, name: str) -> list[object]:
     return items
 
 
-def parse_yaml(text: str) -> object:
-    """One YAML document as plain values, every scalar as text; ValueError if it is none."""
-    documents = list(_yaml(text))
-    if len(documents) != 1:
-        raise ValueError(f"{len(documents)} YAML documents instead of one")
-    return documents[0]
-
-
 def _read(path: str) -> str:
     try:
         return Path(path).read_text("utf-8")
@@ -56,6 +44,8 @@ def _read(path: str) -> str:
 def _stdin() -> str:
     try:
         return sys.stdin.buffer.read().decode("utf-8")
+    except OSError as exc:
+        raise BadFileError(f"standard input: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:
         raise BadFileError(f"standard input: not UTF-8 at byte {exc.start}") from exc
 
@@ -91,59 +81,8 @@ def _lines(text: str) -> list[object] | None:
 
 def _yaml_documents(shown: str, text: str, as_json: json.JSONDecodeError | None) -> Iterator[object]:
     try:
-        yield from list(_yaml(text))
+        yield from list(yaml_documents(text))
     except ValueError as exc:
         if as_json is not None:
             raise BadFileError(f"{shown}: not JSON ({as_json.msg} in line {as_json.lineno}), nor YAML ({exc})") from exc
         raise BadFileError(f"{shown}: not YAML: {exc}") from exc
-
-
-def _yaml(text: str) -> Iterator[object]:
-    """Documents with every scalar as text: YAML 1.1 would take an interface `on` for a truth and 12:30 for a number."""
-    import yaml  # noqa: PLC0415 - slow to load
-
-    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-    class Loader(base):  # type: ignore[misc] # Chosen at run time.
-        # The library looks at every scalar with a dozen patterns to find its type.
-        yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - the library's own way to say it
-
-    try:
-        for node in yaml.compose_all(text, Loader):
-            yield _plain(node, 0)
-    except yaml.YAMLError as exc:
-        raise ValueError(" ".join(str(exc).split())) from exc
-
-
-def _plain(node: Any, depth: int) -> Any:
-    """A node as a plain value; the library's own constructor takes five times as long."""
-    if depth > MOST_NESTED:
-        raise ValueError(f"nested more than {MOST_NESTED} deep")
-    if node.id == "scalar":
-        return None if not node.style and node.value in _NULLS else node.value
-    if node.id == "sequence":
-        return [_plain(one, depth + 1) for one in node.value]
-    return _mapping(node, depth)
-
-
-def _mapping_only(value: object) -> dict[object, object]:
-    if isinstance(value, dict):
-        return value
-    raise ValueError(f"<< merges mappings, and {value!r} is none")
-
-
-def _mapping(node: Any, depth: int) -> dict[object, object]:
-    found: dict[object, object] = {}
-    merged: dict[object, object] = {}
-    for key, value in node.value:
-        if key.id != "scalar":
-            raise ValueError(f"a key in line {key.start_mark.line + 1} is no text")
-        plain = _plain(value, depth + 1)
-        if not key.style and key.value == "<<":
-            for one in plain if isinstance(plain, list) else [plain]:
-                merged = {**_mapping_only(one), **merged}
-        elif key.value in found:
-            raise ValueError(f"{key.value!r} is there twice (line {key.start_mark.line + 1})")
-        else:
-            found[key.value] = plain
-    return {**merged, **found}

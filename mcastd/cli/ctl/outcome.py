@@ -1,7 +1,9 @@
 """What came of a call: the summary of a write, and the exit code. From the names that the contract gives its numbers."""
 
+from collections import Counter
 from collections.abc import Iterator
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from mcastd.cli.ctl import codes
@@ -9,12 +11,15 @@ from mcastd.cli.ctl.contract import changes_state, descriptor_of
 from mcastd.cli.ctl.failure import one_line
 from mcastd.cli.ctl.output import rows_of
 from mcastd.cli.ctl.shape import Shape, shape_of
-from mcastd.cli.ctl.tree import Command
+from mcastd.cli.ctl.tree import Command, FieldPath
 
 OMITTED = "mcastd-changes-omitted"
 """Trailing metadata: how many changes the daemon has left out of an answer for its size."""
 
 MOST_ERRORS = 10
+
+DEEPEST_ERROR = 2
+"""Messages in a row between it and an error."""
 
 _PLAN = (("created", "+"), ("updated", "~"), ("deleted", "-"), ("unchanged", "="))
 
@@ -29,23 +34,42 @@ class Outcome:
         self._writes = changes_state(command.method)
         self._numbers: dict[str, int] = {}
         self._errors = 0
-        self._told: dict[str, None] = {}
+        self._told: Counter[str] = Counter()
+        self._reasons = [] if self._writes or not command.rows else list(_error_paths(command.row_type))
+
+    @property
+    def writes(self) -> bool:
+        """Whether the call changes anything."""
+        return self._writes
 
     def add(self, answer: Message) -> None:
         """Count an answer in."""
         if not self._writes:
+            self._add_reasons(answer)
             return
         for name, number in _numbers(answer):
             self._numbers[name] = number
         rows = [row for row in rows_of(answer, self._command.rows) if self._command.rows and _has_error(row)]
         for row in rows:
-            self._told.setdefault(f"mcastctl: {row.error.reason}: {one_line(row.error.message)}")  # type: ignore[attr-defined] # it has one
+            self._told[_line(row.error)] += 1  # type: ignore[attr-defined] # it has one
         if "failed" not in self._numbers:
             self._errors += len(rows)
+
+    def _add_reasons(self, answer: Message) -> None:
+        """Count what listed rows say is wrong with them (Route.status.last_error): a table shows that something is, not why."""
+        if not self._reasons:
+            return
+        for row in rows_of(answer, self._command.rows):
+            for path in self._reasons:
+                for error in rows_of(row, path):
+                    self._told[_line(error)] += 1
 
     def errors(self) -> list[str]:
         """What is wrong with items, a line for each problem; of many the first."""
         lines = list(self._told)
+        if not self._writes and self._command.rows:
+            rows = self._command.rows[-1].name.replace("_", " ")
+            lines = [f"{line} ({count} {rows})" if count > 1 else line for line, count in self._told.items()]
         more = len(lines) - MOST_ERRORS
         return [*lines[:MOST_ERRORS], *([f"mcastctl: and {more} more (-o json has all)"] if more > 0 else [])]
 
@@ -67,6 +91,22 @@ class Outcome:
             return codes.ITEMS_FAILED
         changes = any(number for name, number in self._numbers.items() if _is_change(name))
         return codes.CHANGES if tell_changes and self._dry_run and changes else 0
+
+
+def _error_paths(row: Descriptor, path: FieldPath = ()) -> Iterator[FieldPath]:
+    """Where a row holds errors: messages with a reason and a message, in it or in what it holds."""
+    for field in row.fields:
+        inner = field.message_type
+        if inner is None or field.is_repeated or shape_of(field) is not Shape.MESSAGE:
+            continue
+        if "reason" in inner.fields_by_name and "message" in inner.fields_by_name:
+            yield (*path, field)
+        elif inner is not row and len(path) < DEEPEST_ERROR:
+            yield from _error_paths(inner, (*path, field))
+
+
+def _line(error: Message) -> str:
+    return f"mcastctl: {error.reason}: {one_line(error.message)}"  # type: ignore[attr-defined] # so it was chosen
 
 
 def _numbers(message: Message) -> Iterator[tuple[str, int]]:

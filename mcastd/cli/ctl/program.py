@@ -18,6 +18,11 @@ SHELLS = ("bash", "zsh", "fish")
 
 _HELP = "Drive mcastd, the multicast router daemon."
 
+_EXIT_CODES = (
+    "Exit codes: 0 done, 1 some items failed, 2 usage or local input/output error, 3 a dry run found changes (--exit-code), "
+    "64 + N the call failed with gRPC status N."
+)
+
 
 def program(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return the exit code."""
@@ -65,6 +70,11 @@ class Root(Branch):
         if option is not None:
             option.is_eager = False
         return option
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        """Write the exit codes."""
+        formatter.write_paragraph()
+        formatter.write_text(_EXIT_CODES)
 
 
 def make_root(session: Session | None = None) -> Root:

@@ -60,7 +60,10 @@ def fill(message: Message, value: object) -> None:
 def set_field(message: Message, field: FieldDescriptor, value: object) -> None:
     """Set one field, replacing what it has; BadValueError if the value does not fit."""
     message.ClearField(field.name)
-    _setter(field)(message, value)
+    try:
+        _setter(field)(message, value)
+    except RecursionError as exc:  # of JSON on the command line, or of messages that hold themselves
+        raise BadValueError("nested too deep", field.name) from exc
 
 
 @cache
@@ -229,7 +232,7 @@ def _inline(value: object) -> object:
     try:
         return json.loads(value)
     except ValueError:
-        from mcastd.cli.ctl.items import parse_yaml  # noqa: PLC0415 - slow to load
+        from mcastd.cli.ctl.yamlread import parse_yaml  # noqa: PLC0415 - slow to load
 
         return parse_yaml(value)
 

@@ -5,12 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
-from mcastd.cli.ctl.contract import message_class
+from mcastd.cli.ctl.contract import changes_state, message_class
 from mcastd.cli.ctl.reader import BadValueError, fill, set_field
 from mcastd.cli.ctl.tree import Command, FieldPath, Input, Place
 
 CHUNK = 1000
 """Items in one message of a client stream."""
+
+ALLOW_EMPTY = "allow_empty"
+"""Field by which a request says that no items are meant."""
 
 Given = Mapping[Input, object]
 """Plain values of the inputs that were given."""
@@ -26,6 +29,10 @@ def make_requests(command: Command, given: Given, items: Sequence[object] | None
     BadUsageError for inputs that do not go together, BadValueError for an item, with its place.
     """
     _check(command, given, with_file=items is not None)
+    if items is None:
+        _check_something(command, given)
+    elif not items:
+        _check_no_items(command, given)
     request = message_class(command.method.input_type)
     if command.item == ():
         return [_one_item(request(), given, item) for item in _planned(command, given, items)]
@@ -61,6 +68,39 @@ def _check(command: Command, given: Given, *, with_file: bool) -> None:
             before = chosen.setdefault((one.in_item, oneof), (member, one))
             if before[0] != member:
                 raise BadUsageError(f"{label(before[1])} and {label(one)} exclude each other.")
+
+
+def _check_no_items(command: Command, given: Given) -> None:
+    """Have a file without items be an error, unless the command line says that this is meant."""
+    allowing = [one for one in command.inputs if not one.in_item and one.field.name == ALLOW_EMPTY]
+    if not any(given.get(one) for one in allowing):
+        hint = f" ({label(allowing[0])} if that is meant)" if allowing else ""
+        raise BadValueError(f"no items: there is nothing to do{hint}.")
+
+
+def _check_something(command: Command, given: Given) -> None:
+    """Have a command line that asks for nothing be an error, in its own words rather than in the contract's."""
+    others = [one for one in command.inputs if not one.in_item and not one.group and one.place is Place.FLAG]
+    if command.item and not command.method.client_streaming:
+        # Where an item need not be named, something else says what is meant.
+        positional = [one for one in command.arguments if one.in_item]
+        nothing = not any(one.in_item or one in others for one in given)
+        if positional and nothing:
+            names = [*(label(one) for one in positional[:1]), "-f FILE", *map(label, others)]
+            raise BadUsageError(f"Nothing to do: say {_any_of(names)}.")
+    if not command.item and command.arguments and changes_state(command.method):
+        # Fields that may be left open are settings: without one, nothing is set.
+        settings = [one for one in others if len(one.path) == 1 and _is_setting(one)]
+        if settings and not any(one in given for one in settings):
+            raise BadUsageError(f"Nothing to do: say {_any_of(list(map(label, settings)))}.")
+
+
+def _is_setting(one: Input) -> bool:
+    return one.field.has_presence and one.field.message_type is None and not one.choices
+
+
+def _any_of(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + f" or {names[-1]}" if len(names) > 1 else names[0]
 
 
 def label(one: Input) -> str:

@@ -10,7 +10,7 @@ from mcastd.cli.ctl import codes, words
 from mcastd.cli.ctl.contract import descriptor_of
 from mcastd.cli.ctl.failure import CallError
 from mcastd.cli.ctl.identity import Identities
-from mcastd.cli.ctl.items import read_items
+from mcastd.cli.ctl.items import STDIN, read_items
 from mcastd.cli.ctl.outcome import OMITTED, Outcome
 from mcastd.cli.ctl.output import Printer, Style, is_watch, make_printer
 from mcastd.cli.ctl.reader import BadValueError
@@ -78,7 +78,8 @@ def _tell_failure(failed: CallError, style: Style) -> int:
 
 
 def _tell_outcome(answers: Answers, outcome: Outcome, style: Style) -> None:
-    if style.format not in {"json", "ndjson", "yaml"}:  # these have it all on standard output
+    # The others have it all on standard output, except names, which are for programs.
+    if style.format in {"table", "wide"} or (style.format == "name" and outcome.writes):
         for line in outcome.errors():
             complain(line)
     if answers.notes.get(OMITTED, "0") != "0":
@@ -89,13 +90,16 @@ def _tell_outcome(answers: Answers, outcome: Outcome, style: Style) -> None:
 
 def prepare(command: Command, given: Given, file: str) -> list[Message]:
     """The requests of a command line; BadUsageError if there are none."""
+    shown = "standard input: " if file == STDIN else f"{file}: " if file else ""
     items: Sequence[object] | None = None
-    if file:
-        items = read_items(file, command.item[-1].name if command.item else "")
     try:
+        if file:
+            items = read_items(file, command.item[-1].name if command.item else "")
         return make_requests(command, given, items)
     except BadValueError as exc:
-        raise BadUsageError(f"{'standard input' if file == '-' else file}: {exc}" if file else str(exc)) from exc
+        raise BadUsageError(f"{shown}{exc}") from exc
+    except RecursionError as exc:  # of JSON, or of messages that hold themselves
+        raise BadUsageError(f"{shown}nested too deep") from exc
 
 
 def _confirm(command: Command) -> None:

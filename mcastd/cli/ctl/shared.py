@@ -59,7 +59,10 @@ def connection_options(*, root: bool) -> list[click.Option]:
         option("--tls-key", "Its private key.", env="MCASTD_TLS_KEY"),
         option("--tls-server-name", "Name that the daemon's certificate must have.", None, "NAME", "MCASTD_TLS_SERVER_NAME"),
         option(
-            "--timeout", f"Longest wait for an answer (default: {UNARY_SECONDS:g}s; none for streams).", _Seconds(), "DURATION"
+            "--timeout",
+            f"Longest wait for an answer, of a list for its beginning (default: {UNARY_SECONDS:g}s; none for watch and replace).",
+            _Seconds(),
+            "DURATION",
         ),
     ]
 

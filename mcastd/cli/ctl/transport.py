@@ -4,6 +4,7 @@ Loads grpc only when it is used.
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
 from mcastd.cli.ctl.contract import message_class
-from mcastd.cli.ctl.failure import from_rpc_error
+from mcastd.cli.ctl.failure import CallError, from_rpc_error, too_late
 
 DEFAULT_ADDRESS = "unix:/run/mcastd/mcastd.sock"
 UNARY_SECONDS = 10.0
@@ -30,6 +31,10 @@ _CHANNEL_OPTIONS = (
 _KEEPALIVE = (("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 20_000))
 
 
+_DEADLINE = "Deadline Exceeded"
+"""What gRPC says itself, among other words."""
+
+
 class BadConnectionError(ValueError):
     """An address or TLS file that can't be used."""
 
@@ -44,7 +49,7 @@ class Target:
     tls_key: str = ""
     tls_server_name: str = ""
     timeout: float | None = None
-    """Seconds for a call; None = the default for calls without streams, no limit for others."""
+    """Seconds for an answer, of a stream for its beginning; None = the default, which calls with requests in a stream lack."""
 
     def local(self) -> bool:
         """Whether it is a socket of this host, which needs no TLS."""
@@ -94,34 +99,79 @@ class Connection:
         ready = self._grpc.ChannelConnectivity.READY
         self._channel.subscribe(lambda state: call() if state is ready else None)
 
-    def call(self, method: MethodDescriptor, requests: Sequence[Message]) -> Answers:
-        """Call a method with its request, or its stream of them; CallError while the answers are read."""
+    def call(self, method: MethodDescriptor, requests: Sequence[Message], *, whole: bool = False) -> Answers:
+        """Call a method with its request, or its stream of them; CallError while the answers are read.
+
+        `whole` = the target's time is for all answers of a stream, and there is no default: a watch, or something quick.
+        """
         path = f"/{method.containing_service.full_name}/{method.name}"
         kind = f"{_word(method.client_streaming)}_{_word(method.server_streaming)}"
         make = getattr(self._channel, kind)
         answer = message_class(method.output_type)
         callable_ = make(path, request_serializer=_serialize, response_deserializer=answer.FromString)
-        streaming = method.client_streaming or method.server_streaming
-        timeout = self.target.timeout if self.target.timeout is not None or streaming else UNARY_SECONDS
         argument = iter(requests) if method.client_streaming else requests[0]
-        answers = Answers(lambda: self._answers(answers, callable_, argument, timeout, one=not method.server_streaming))
+        default = None if method.client_streaming or (method.server_streaming and whole) else UNARY_SECONDS
+        timeout = self.target.timeout if self.target.timeout is not None else default
+        if method.server_streaming:
+            answers = Answers(lambda: self._stream(answers, callable_, argument, timeout, whole=whole))
+        else:
+            answers = Answers(lambda: self._one(answers, callable_, argument, timeout))
         return answers
 
-    def _answers(self, answers: Answers, callable_: Any, argument: Any, timeout: float | None, *, one: bool) -> Iterator[Message]:
-        call = None
+    def _one(self, answers: Answers, callable_: Any, argument: Any, timeout: float | None) -> Iterator[Message]:
         try:
-            if one:
-                answer, call = callable_.with_call(argument, timeout=timeout)
-                yield answer
-            else:
-                call = callable_(argument, timeout=timeout)
-                yield from call
-            answers.notes = {key: value for key, value in call.trailing_metadata() or () if isinstance(value, str)}
+            answer, call = callable_.with_call(argument, timeout=timeout)
         except self._grpc.RpcError as exc:
-            raise from_rpc_error(exc, self.target.address) from exc
+            raise self._failed(exc, timeout, begun=False) from exc
+        yield answer
+        answers.notes = _notes(call)
+
+    def _stream(
+        self, answers: Answers, callable_: Any, argument: Any, timeout: float | None, *, whole: bool
+    ) -> Iterator[Message]:
+        call = callable_(argument, timeout=timeout if whole else None)
+        patience = _Patience(call.cancel, None if whole else timeout)
+        begun = False
+        try:
+            for answer in call:
+                patience.end()
+                begun = True
+                yield answer
+            answers.notes = _notes(call)
+        except self._grpc.RpcError as exc:
+            if patience.ended and timeout is not None:
+                raise too_late(self.target.address, timeout) from exc
+            raise self._failed(exc, timeout, begun=begun) from exc
         finally:
-            if call is not None and not one:
-                call.cancel()  # when the reader has had enough
+            patience.end()
+            call.cancel()  # when the reader has had enough
+
+    def _failed(self, exc: Any, timeout: float | None, *, begun: bool) -> CallError:
+        failed = from_rpc_error(exc, self.target.address)
+        ours = failed.status == "DEADLINE_EXCEEDED" and not failed.reason and _DEADLINE in failed.message
+        return too_late(self.target.address, timeout, begun=begun) if ours and timeout is not None else failed
+
+
+class _Patience:
+    """Gives a call up after a time, unless that is ended before."""
+
+    def __init__(self, give_up: Callable[[], object], seconds: float | None) -> None:
+        self.ended = False
+        self._give_up = give_up
+        self._timer = None if seconds is None else threading.Timer(seconds, self._expire)
+        if self._timer is not None:
+            self._timer.daemon = True
+            self._timer.start()
+
+    def end(self) -> None:
+        """Give up no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _expire(self) -> None:
+        self.ended = True
+        self._give_up()
 
 
 def parse_address(text: str) -> str:
@@ -136,6 +186,10 @@ def parse_address(text: str) -> str:
     if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536 or (":" in host and not host.endswith("]")):
         raise BadConnectionError(f"{text!r} is no address: write unix:PATH, HOST:PORT or [IPV6]:PORT")
     return text
+
+
+def _notes(call: Any) -> dict[str, str]:
+    return {key: value for key, value in call.trailing_metadata() or () if isinstance(value, str)}
 
 
 def _read(path: str) -> bytes | None:

@@ -32,7 +32,7 @@ def watch(
     pause, silent = FIRST_PAUSE, False
     while True:
         try:
-            for answer in connection.call(command.method, [request]):
+            for answer in connection.call(command.method, [request], whole=True):
                 if silent:
                     tell("mcastctl: connected again")
                 pause, silent = FIRST_PAUSE, False

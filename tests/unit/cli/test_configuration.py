@@ -9,8 +9,10 @@ import pytest
 from mcastd.cli import addresses, configuration
 from mcastd.cli.addresses import split_addresses
 from mcastd.cli.configuration import Flags, load_settings
+from mcastd.keeper.channel import MESSAGE_MAX, Message, encode
 from mcastd.keeper.failure import CannotRun
 from mcastd.keeper.identity import Identity
+from mcastd.model.limits import Limits
 from mcastd.model.settings import Access, Listen, Settings
 
 Load = Callable[..., Settings]
@@ -57,7 +59,7 @@ def test_defaults(load: Load) -> None:
         change_user=True,
         metrics="",
         log_level="info",
-        routes_max=1_000_000,
+        limits=Limits(1_000_000, 16_384, 16_384, 60.0, stop_unrouted=True, other_tables=frozenset()),
         tables=(),
         config="",
     )
@@ -73,6 +75,10 @@ def test_everything_from_the_file(load: Load, tmp_path: Path) -> None:
         user = "someone"
         log_level = "warning"
         routes_max = 5
+        learned_max = 6
+        stops_max = 7
+        idle_timeout = 86400
+        unrouted = "ignore"
         tables = [10, 20, 10]
 
         [[listen]]
@@ -81,6 +87,17 @@ def test_everything_from_the_file(load: Load, tmp_path: Path) -> None:
         access = "view"
         owner = "lab"
         group = "root"
+
+        [[table]]
+        number = 0
+        unrouted = "stop"
+
+        [[table]]
+        number = 10
+        unrouted = "ignore"
+
+        [[table]]
+        number = 20
         """
     )
     assert settings.listens == (
@@ -88,7 +105,9 @@ def test_everything_from_the_file(load: Load, tmp_path: Path) -> None:
         Listen("/run/b.sock", 0o666, 0, Access.VIEW, "lab"),
     )
     assert (settings.state_dir, settings.metrics, settings.user) == ("/srv/mcastd", "[::1]:9797", "someone")
-    assert (settings.log_level, settings.routes_max, settings.tables) == ("warning", 5, (10, 20))
+    assert (settings.log_level, settings.tables) == ("warning", (10, 20))
+    assert settings.limits == Limits(5, 6, 7, 86_400.0, stop_unrouted=False, other_tables=frozenset({0}))
+    assert [settings.limits.stops(table) for table in (0, 10, 20, 30)] == [True, False, False, False]
     assert settings.config == str(tmp_path / "mcastd.toml")
 
 
@@ -126,7 +145,7 @@ def test_listening_addresses_replace_each_other_as_a_whole(load: Load) -> None:
 def test_config_by_environment(load: Load, tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_text("[daemon]\nroutes_max = 7\n")
-    assert load(environment={"MCASTD_CONFIG": str(path)}).routes_max == 7
+    assert load(environment={"MCASTD_CONFIG": str(path)}).limits.routes_max == 7
 
 
 def test_options_of_an_address(load: Load) -> None:
@@ -195,6 +214,18 @@ def test_refused_addresses(load: Load, address: str, says: str) -> None:
         ("[daemon]\nuser = 3\n", ["daemon.user", "3", "a string"]),
         ("[daemon]\nroutes_max = true\n", ["daemon.routes_max", "True", "a number"]),
         ("[daemon]\nroutes_max = 0\n", ["daemon.routes_max", "0", "choose 1 to"]),
+        ("[daemon]\nlearned_max = 0\n", ["daemon.learned_max", "0", "choose 1 to"]),
+        ("[daemon]\nstops_max = 100000001\n", ["daemon.stops_max", "100000001", "choose 1 to 100000000"]),
+        ("[daemon]\nidle_timeout = 86401\n", ["daemon.idle_timeout", "86401", "choose 1 to 86400"]),
+        ("[daemon]\nidle_timeout = 1.5\n", ["daemon.idle_timeout", "1.5", "a number"]),
+        ("[daemon]\nunrouted = 'drop'\n", ["daemon.unrouted", "'drop'", "stop", "ignore"]),
+        ("table = [3]\n", ["table", "[[table]]"]),
+        ("[table]\nnumber = 3\n", ["table", "a list"]),
+        ("[[table]]\nunrouted = 'stop'\n", ["table 1.number is missing"]),
+        ("[[table]]\nnumber = 1\n[[table]]\nnumber = -1\n", ["table 2.number", "-1", "0 to 999999999"]),
+        ("[[table]]\nnumber = 1000000000\n", ["table 1.number", "1000000000"]),
+        ("[[table]]\nnumber = 1\nunrouted = 'x'\n", ["table 1.unrouted", "'x'", "ignore"]),
+        ("[[table]]\nnumber = 1\nname = 'x'\n", ["table 1.name", "number, unrouted"]),
         ("[daemon]\nstate = '/x'\n", ["daemon.state", "'/x'", "state_dir"]),
         ("[daemon]\nstate_dir = 'x'\n", ["daemon.state_dir", "'x'", "absolute"]),
         ("[daemon]\nmetrics = '9797'\n", ["daemon.metrics", "'9797'", "HOST:PORT"]),
@@ -218,6 +249,8 @@ def test_refused_addresses(load: Load, address: str, says: str) -> None:
             ["listen 2.acess", "'view'", "access"],
         ),
         ("[[listen]]\naddress = 'unix:/x'\naccess = 'all'\n", ["listen 1: access", "'all'"]),
+        (f"[daemon]\nmetrics = '{'x' * 300}:1'\n", ["daemon.metrics", "300 characters"]),
+        ("[[table]]\nnumber = 1\n" * 258, ["table", "258 tables", "256"]),
         ("[daemon\n", ["not TOML", "line 1"]),
     ],
 )
@@ -251,3 +284,16 @@ def test_group_of_others_is_refused_where_the_user_stays(load: Load, monkeypatch
 def test_group_that_this_namespace_has_not(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(addresses, "gid_exists_here", lambda _gid: False)
     assert "user namespace" in str(refusal(load, listen=["unix:/x,group=root"]))
+
+
+def test_settings_fit_into_a_message(load: Load) -> None:
+    """As large as they can be, but for the path of the file and the state directory, which the kernel limits to 4095 bytes."""
+    name, owner = "\u20ac" * 34, "o" * 63
+    addresses = [f"unix:/{name}{n:03},mode=0660,owner={owner}" for n in range(configuration.LISTENS_MAX + 1)]
+    tables = "".join(f"[[table]]\nnumber = {10**8 + n}\nunrouted = 'ignore'\n" for n in range(257))
+    file = f"[daemon]\ntables = {list(range(10**8, 10**8 + 256))}\n{tables}"
+    found = load(file, listen=addresses[:-1], state_dir="/" + "d" * 4094, metrics=f"{'h' * 294}:1")
+    body = {"settings": found.to_json(), "sockets": 514, "started_at": 1.7e9, "started_monotonic": 1e6, "starts": 10**6}
+    assert len(encode(Message.HELLO, body=body)) < MESSAGE_MAX - 4096
+    error = refusal(load, file, listen=addresses)
+    assert (error.exit_code, "65 sockets" in str(error), "at most 64" in str(error)) == (78, True, True)

@@ -2,7 +2,7 @@
 
 from mcastd.core.desired import Desired, Draft
 from mcastd.core.prepare import prepare
-from mcastd.model.record import InterfaceSettings, OwnerRecord, Stored
+from mcastd.model.record import InterfaceSettings, OwnerRecord, Pin, Stored
 from mcastd.model.write import DeleteRoutes, Outcome, PutRoutes, ReplaceRoutes, SetInterface, Write, WriteOptions
 from tests.fakerouter import Router, drain, route, sg
 
@@ -71,7 +71,7 @@ def test_a_draft_sees_the_settings_before() -> None:
     on(draft, SetInterface(ALICE, "eth0", pinned=True))
     on(draft, SetInterface(ALICE, "eth0", pinned=True, table=5, ttl_threshold=4))
     said = draft.settings("eth0", "alice")
-    assert (said.pinned_tables, said.ttl_threshold) == (frozenset({0, 5}), 4)
+    assert (said.ttl_threshold, {pin.table for pin in said.pins if pin.pinned}) == (4, {0, 5})
     assert draft.settings("eth0", "bob") == InterfaceSettings("eth0", "bob")
 
 
@@ -107,12 +107,12 @@ def test_counts_by_owner() -> None:
 def test_settings_field_by_field() -> None:
     desired = Desired()
     for said in (
-        InterfaceSettings("eth0", "config", ttl_threshold=9, pinned_tables=frozenset({0}), revision=50),
-        InterfaceSettings("eth0", "alice", ttl_threshold=5, revision=10),
-        InterfaceSettings("eth0", "bob", ttl_threshold=7, revision=20),
-        InterfaceSettings("eth0", "carol", revision=30),
-        InterfaceSettings("eth9", "alice", ttl_threshold=1, revision=40),
+        InterfaceSettings("eth0", "config", 9, 50, (Pin(0, True, 50), Pin(7, True, 50))),
+        InterfaceSettings("eth0", "alice", 5, 10, (Pin(5, True, 35), Pin(6, True, 10))),
+        InterfaceSettings("eth0", "bob", 7, 20, (Pin(6, False, 20), Pin(7, False, 20))),
+        InterfaceSettings("eth0", "carol"),
+        InterfaceSettings("eth9", "alice", 1, 40),
     ):
         desired.settings[said.interface, said.owner] = said
     effective = desired.effective_settings("eth0")
-    assert (effective.ttl_threshold, effective.pinned_tables) == (7, frozenset({0}))
+    assert (effective.ttl_threshold, effective.pinned_tables) == (7, frozenset({0, 5}))

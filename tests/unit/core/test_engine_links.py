@@ -2,12 +2,15 @@
 
 import pytest
 
+from mcastd.core.engine import SHAPES_AT_ONCE
 from mcastd.core.vifs import VifState
 from mcastd.model.address import Family
 from mcastd.model.effect import AddVif, ProgramMfc
 from mcastd.model.errors import Reason
+from mcastd.model.event import LinkChanged
+from mcastd.model.interface import Link
 from mcastd.model.route import Route, RouteState
-from mcastd.model.write import PutRoutes, SetInterface, WriteOptions
+from mcastd.model.write import DeleteRoutes, PutRoutes, SetInterface, WriteOptions
 from tests.fakerouter import Router, route, sg
 
 ALICE = WriteOptions("alice")
@@ -327,3 +330,16 @@ def test_vif_states_in_passing() -> None:
     assert [slot.state for slot in slots if slot is not None] == [VifState.ADDING]
     router.settle()
     assert [slot.state for slot in slots if slot is not None] == [VifState.ACTIVE]
+
+
+def test_many_shapes_are_resolved_in_slices() -> None:
+    """Where each route has oifs of its own, an event does not take the loop for itself; in between all else goes on."""
+    router = Router("eth0", "eth1")
+    count = 5 * SHAPES_AT_ONCE
+    router.write(PutRoutes(ALICE, [route(sg(n), "eth0", "eth*", f"!none{n}") for n in range(count)]))
+    router.settle()
+    slices = router.engine.links_in_slices(LinkChanged(Link(99, "eth9", up=True, multicast=True)))
+    next(slices)
+    router.write(DeleteRoutes(ALICE, keys=[sg(count - 1)]))
+    assert 3 <= sum(1 for _ in slices) <= 5
+    assert all(one.fate.installed_oifs == ("eth1", "eth9") for one in router.engine.desired.routes.values())

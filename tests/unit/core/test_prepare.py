@@ -329,7 +329,20 @@ def test_settings_of_interfaces(router: Router) -> None:
     write(router, SetInterface(ALICE, "eth1", pinned=True, table=5))
     write(router, SetInterface(ALICE, "eth1", pinned=False, table=0))
     assert router.engine.desired.effective_settings("eth1").pinned_tables == frozenset({5})
-    assert router.engine.desired.owners["alice"].revision == router.engine.desired.settings["eth1", "alice"].revision
+    assert router.engine.desired.owners["alice"].revision == max(
+        pin.revision for pin in router.engine.desired.settings["eth1", "alice"].pins
+    )
+
+
+def test_the_same_word_again_counts_where_another_was_in_force(router: Router) -> None:
+    write(router, SetInterface(ALICE, "eth1", ttl_threshold=20, pinned=True))
+    write(router, SetInterface(BOB, "eth1", ttl_threshold=11, pinned=False))
+    assert tally(write(router, SetInterface(ALICE, "eth1", ttl_threshold=20))) == (0, 1, 0, 0, 0)
+    said = router.engine.desired.effective_settings("eth1")
+    assert (said.ttl_threshold, said.pinned_tables) == (20, frozenset()), "what bob said of the pin still holds"
+    write(router, SetInterface(ALICE, "eth1", pinned=True, table=7))
+    write(router, SetInterface(BOB, "eth1", pinned=True, table=8))
+    assert router.engine.desired.effective_settings("eth1").pinned_tables == frozenset({7, 8})
 
 
 def test_the_latest_word_holds_and_config_yields(router: Router) -> None:

@@ -40,6 +40,8 @@ def records() -> st.SearchStrategy[UpcallRecord]:
             group=address,
             source=address,
             time=st.floats(allow_nan=False),
+            answer=st.integers(0, 255),
+            template=st.binary(min_size=8, max_size=8),
         )
 
     return st.sampled_from(Family).flatmap(of)
@@ -137,7 +139,7 @@ def test_any_records_are_taken_or_refused(body: bytes) -> None:
         [[0, 0, "a"]],
         [[0, 2**31, "a"]],
         [[0, 1, ""]],
-        [[0, 1, "x" * 16]],
+        [[0, 1, "x" * 61]],  # 15 bytes, each written as four
         [[True, 1, "a"]],
         [[0, True, "a"]],
         [[0, 1.0, "a"]],

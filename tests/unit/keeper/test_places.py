@@ -71,6 +71,7 @@ def test_places_are_made_and_left_empty(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(tmp_path / "a/b/one.sock"))
     (tmp_path / "a/b/two.sock").write_text("not a socket")
+    places.keep()
     places.leave()
     assert [path.name for path in (tmp_path / "a/b").iterdir()] == ["two.sock"]
     assert list((tmp_path / "state").iterdir()) == []
@@ -90,3 +91,34 @@ def test_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         Places(settings(tmp_path))
     assert caught.value.exit_code == EX_CONFIG
     assert f"{tmp_path}/state" in str(caught.value)
+
+
+def test_directories_of_a_daemon_that_does_not_start_go_again(tmp_path: Path) -> None:
+    Places(settings(tmp_path)).leave()
+    assert list(tmp_path.iterdir()) == []
+    places = Places(settings(tmp_path))
+    places.keep()
+    places.leave()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "state"]
+
+
+def test_directory_in_use_by_others_stays(tmp_path: Path) -> None:
+    places = Places(settings(tmp_path))
+    (tmp_path / "run" / "other").write_text("")
+    places.leave()
+    assert (tmp_path / "run" / "other").exists()
+    assert not (tmp_path / "state").exists()
+
+
+def test_lock_that_cannot_be_opened_is_named_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()
+    with pytest.raises(CannotRun, match=f"{tmp_path}/lock can't be opened: Is a directory; remove it if .* stale .*or pray"):
+        Lock(str(tmp_path / "lock"), "pray")
+
+
+def test_socket_path_is_looked_at_before_its_lock_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "m.sock").write_text("")
+    with pytest.raises(CannotRun, match=r"m\.sock is a file, not a socket: remove it, or choose another socket with --listen"):
+        Places(settings(tmp_path))
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["m.sock", "run"]

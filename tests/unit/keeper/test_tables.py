@@ -159,3 +159,16 @@ def test_error_of_a_socket_does_not_end_the_draining(
     assert kernel.reads == []
     assert "reading upcalls failed" in caplog.text
     assert "no upcall" in caplog.text
+
+
+@pytest.mark.parametrize("reason", [Reason.MROUTE_SOCKET_BUSY, Reason.NOT_ALLOWED])
+def test_default_table_is_opened_in_both_families_or_not_at_all(made: Tables, kernel: FakeKernel, reason: Reason) -> None:
+    before = open_descriptors()
+    kernel.refuse = lambda family, _table: McastdError(reason, "no") if family is Family.IPV6 else None
+    with pytest.raises(McastdError):
+        made.open_default()
+    assert made.sockets() == []
+    assert open_descriptors() == before
+    kernel.refuse = lambda _family, _table: None
+    made.open_default()
+    assert [one.family for one in made.sockets()] == [Family.IPV4, Family.IPV6]

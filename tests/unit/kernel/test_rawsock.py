@@ -34,7 +34,8 @@ def test_what_is_no_multicast_routing_socket_is_not_adopted_and_stays_open() -> 
 @pytest.mark.parametrize(
     "number, table, reason, words",
     [
-        (errno.EADDRINUSE, 0, Reason.MROUTE_SOCKET_BUSY, "another multicast routing daemon holds table 0"),
+        (errno.EADDRINUSE, 0, Reason.MROUTE_SOCKET_BUSY, "another multicast routing daemon holds table 0 .*mcastd\\)$"),
+        (errno.EADDRINUSE, 7, Reason.MROUTE_SOCKET_BUSY, "another multicast routing daemon holds table 7 .*another table$"),
         (errno.EPERM, 0, Reason.NOT_ALLOWED, "CAP_NET_RAW"),
         (errno.EACCES, 7, Reason.NOT_ALLOWED, "CAP_NET_ADMIN"),
         (errno.ENOPROTOOPT, 0, Reason.KERNEL_ERROR, "CONFIG_IP.*_MROUTE"),

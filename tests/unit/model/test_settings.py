@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mcastd.model.errors import McastdError, Reason
+from mcastd.model.limits import Limits
 from mcastd.model.settings import Access, Listen, Settings, metrics_host_port
 
 SETTINGS = Settings(
@@ -15,6 +16,7 @@ SETTINGS = Settings(
     gid=991,
     change_user=True,
     metrics="[::1]:1",
+    limits=Limits(1, 2, 3, 4.5, stop_unrouted=False, other_tables=frozenset({9, 7})),
     tables=(7, 8),
     config="/etc/mcastd.toml",
 )
@@ -25,7 +27,15 @@ def test_settings_come_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"listens": [{"path": "/a", "access": 9}]}, {"listens": 3}, {"tables": ["x"]}, {"listens": [{}]}]
+    "change",
+    [
+        {"listens": [{"path": "/a", "access": 9}]},
+        {"listens": 3},
+        {"tables": ["x"]},
+        {"listens": [{}]},
+        {"limits": {}},
+        {"limits": 3},
+    ],
 )
 def test_other_values_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(McastdError) as caught:

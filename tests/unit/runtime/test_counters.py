@@ -10,6 +10,7 @@ from mcastd.core.engine import Engine
 from mcastd.model.address import Family
 from mcastd.model.errors import KernelRefused
 from mcastd.model.event import AdoptedEntry
+from mcastd.model.limits import Limits
 from mcastd.model.record import Stored
 from mcastd.model.route import Counters
 from mcastd.runtime import counters
@@ -50,7 +51,7 @@ def dumps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dumps]:
 
 @pytest.fixture
 def cache(dumps: Dumps) -> CounterCache:
-    engine = Engine(1, Stored(), 100)
+    engine = Engine(1, Stored(), Limits())
     engine.adopt(0, Family.IPV4, [], [])
     return CounterCache(engine)
 

@@ -44,11 +44,21 @@ async def test_an_entry_that_the_kernel_has_lost_is_put_back(rig: Rig, caplog: p
 async def test_an_upcall_for_what_is_there_does_nothing(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     await rig.daemon.write(PutRoutes(ALICE, [route(KEY, "up", "down1")]))
     changes = rig.kernel.mfc_changes
-    unknown = key_of(Family.IPV4, 2)
-    rig.daemon.upcalls([upcall(), upcall(UpcallKind.WRONGVIF), upcall(key=unknown)])
+    rig.daemon.upcalls([upcall(), upcall(UpcallKind.WRONGVIF)])
     await rig.daemon.executor.quiet()
     assert rig.kernel.mfc_changes == changes
     assert caplog.text == ""
+
+
+async def test_what_no_route_wants_gets_a_stop_filter(rig: Rig) -> None:
+    await rig.daemon.write(PutRoutes(ALICE, [route(KEY, "up", "down1")]))
+    unknown = key_of(Family.IPV4, 2)
+    rig.daemon.upcalls([upcall(key=unknown)])
+    await rig.daemon.executor.quiet()
+    assert rig.kernel.paths(unknown) == (1, {})
+    assert await rig.daemon.flush({unknown, KEY}) == 1
+    assert rig.kernel.paths(unknown) is None
+    assert rig.kernel.paths(KEY) == (1, {2: 1})
 
 
 async def test_upcalls_and_losses_are_counted(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:

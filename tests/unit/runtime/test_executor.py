@@ -17,8 +17,10 @@ from mcastd.model.address import Family
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.event import LinkChanged, LinkGone, LinksResync
 from mcastd.model.interface import Link
+from mcastd.model.limits import Limits
 from mcastd.model.record import Intent, Stored
 from mcastd.model.route import Oif, Paths, Route, RouteState
+from mcastd.model.template import TemplateChange
 from mcastd.runtime import executor
 from mcastd.runtime.executor import INLINE, Executor
 from mcastd.runtime.tasks import cancel, spawn
@@ -43,6 +45,15 @@ class FakeKeeper:
         """Remember the map."""
         self.log.append(("map", table, family, [name for _, _, name in entries]))
 
+    async def set_templates(self, table: int, family: Family, changes: list[TemplateChange], *, whole: bool) -> None:
+        """Remember what there is to remember; every server begins with a whole set."""
+        if changes or not whole:
+            self.log.append(("templates", table, family, [(change.key, change.action is not None) for change in changes], whole))
+
+    def set_learned(self, table: int, family: Family, counts: list[tuple[bytes, int]]) -> None:
+        """Remember the counts."""
+        self.log.append(("learned", table, family, counts))
+
     async def open_table(self, table: int) -> dict[Family, Any]:
         """Open a table."""
         self.log.append(("open", table))
@@ -61,7 +72,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.kernel = FakeKernel()
-        self.engine = Engine(1, Stored(), 10_000)
+        self.engine = Engine(1, Stored(), Limits())
         for ifindex, name in enumerate(("up", "down1", "down2"), 1):
             self.kernel.set_link(Link(ifindex, name, up=True, multicast=True))
         self.engine.links(LinksResync(tuple(self.kernel.links.values())))

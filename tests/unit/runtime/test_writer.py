@@ -12,6 +12,7 @@ from mcastd.core.engine import Engine
 from mcastd.core.plan import Work
 from mcastd.model.address import Family
 from mcastd.model.errors import McastdError, Reason
+from mcastd.model.limits import Limits
 from mcastd.model.record import Intent, Stored
 from mcastd.model.route import Paths, Route
 from mcastd.model.write import DeleteRoutes, PutRoutes, ReplaceRoutes, WriteOptions
@@ -85,7 +86,7 @@ class Bench:
     """A writer at work."""
 
     def __init__(self) -> None:
-        self.engine = Engine(1, Stored(), 1_000_000)
+        self.engine = Engine(1, Stored(), Limits())
         self.store = FakeStore()
         self.executor = FakeExecutor()
         self.writer = Writer(self.engine, cast("Store", self.store), cast("Executor", self.executor))

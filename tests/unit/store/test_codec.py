@@ -8,10 +8,11 @@ from zlib import crc32
 import pytest
 
 from mcastd.model.address import exact_key
-from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord
-from mcastd.model.route import Oif, Paths, Route
+from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord, Pin
+from mcastd.model.route import Oif, Paths, Route, Template
 from mcastd.store import codec
 from mcastd.store.codec import DamagedRecord, Interner, checksum_of, decode, encode, pieces
+from tests.fakerouter import template
 
 PATHS = Paths("eth0", (Oif("eth1"), Oif("vlan*", 7)))
 
@@ -49,11 +50,38 @@ def test_all_of_an_intent_comes_back() -> None:
         deletes=[key(8), key(9)],
         owners=[OwnerRecord("ctl", 2**64 - 1, 7)],
         settings=[
-            InterfaceSettings("eth0", "ctl", 3, frozenset({0, 254}), 9),
-            InterfaceSettings("eth0", "ctl", None, frozenset(), 9),
+            InterfaceSettings("eth0", "ctl", 3, 9, (Pin(0, True, 7), Pin(254, False, 9))),
+            InterfaceSettings("eth0", "ctl"),
         ],
     )
     assert plain(back(intent)) == plain(intent)
+
+
+def test_templates_come_back() -> None:
+    """They stand between exact routes, in both families and of any lengths."""
+    puts = [
+        template("239.1.0.0/16", "", "eth0", "eth1", "vlan*/7"),
+        Route(key(1), PATHS, "ctl", "a", False, 3),
+        template("ff3e::/64", "2001:db8::/32", "", "!eth1", "eth*", owner="bob", table=7),
+        template("239.1.1.1", "", "eth0", "eth1", shared_tree=True),
+        Template(template("239.2.2.2", "", "é*").key, PATHS, "ctl", "☃", True, 2**63, 2.5),
+    ]
+    deletes = [key(8), template("239.1.0.0/16", "", "eth0").key, key(9), template("ff00::/8", "", "").key]
+    found = back(Intent(puts=puts, deletes=deletes))
+    assert sorted(plain(found)[0]) == sorted(plain(Intent(puts=puts))[0])  # type: ignore[call-overload]
+    assert sorted(found.deletes) == sorted(deletes)
+    by_key = {one.key: one for one in found.puts}
+    for one in puts:
+        assert type(by_key[one.key]) is type(one)
+        assert by_key[one.key].same_intent(one)
+    last = by_key[puts[-1].key]
+    assert isinstance(last, Template)
+    assert (last.idle_timeout, last.revision, last.shared_tree) == (2.5, 2**63, False)
+
+
+def test_of_two_puts_of_a_template_the_later_stays_the_later() -> None:
+    puts: list[Route] = [template("239.1.0.0/16", "", "eth0", oif) for oif in ("eth1", "eth2", "eth3")]
+    assert [one.paths.oifs for one in back(Intent(puts=puts)).puts] == [one.paths.oifs for one in puts]
 
 
 def test_families_are_parted_and_each_keeps_its_order() -> None:
@@ -125,6 +153,10 @@ PUT = {"puts": [1, 0], "paths": [["eth0", []]], "owner": ["ctl"], "cookie": [""]
         craft({"deletes": 7}),
         craft({"owners": [["ctl"]]}),
         craft({"settings": [None]}),
+        craft({"template_puts": [["zz"]]}),
+        craft({"template_puts": [["00", ["eth0", []], "ctl", "", False, 1, 0.0]]}),
+        craft({"template_deletes": ["0"]}),
+        craft({"template_deletes": [7]}),
         craft({**PUT, "paths": [["eth0", [1]]]}, bytes(12)),
         craft({**PUT, "owner": []}, bytes(12)),
         craft({**PUT, "owner": ["a", "b"]}, bytes(12)),

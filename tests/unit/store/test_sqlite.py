@@ -8,7 +8,7 @@ import pytest
 
 from mcastd.model.address import exact_key
 from mcastd.model.errors import McastdError, Reason
-from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord
+from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord, Pin
 from mcastd.model.route import Oif, Paths, Route
 from mcastd.store import sqlite
 from mcastd.store.sqlite import Store
@@ -52,15 +52,16 @@ def test_a_key_both_deleted_and_put_is_there(store: Store) -> None:
     store.close()
 
 
-def test_settings_that_say_nothing_are_forgotten(store: Store) -> None:
-    said = InterfaceSettings("eth0", "ctl", 5, frozenset({0}), 1)
-    other = InterfaceSettings("eth0", "config", None, frozenset(), 1)
+def test_what_is_said_of_interfaces_is_kept_by_owner(store: Store) -> None:
+    said = InterfaceSettings("eth0", "ctl", 5, 1, (Pin(0, True, 1),))
+    other = InterfaceSettings("eth0", "config", pins=(Pin(0, False, 1),))
     store.commit([Intent(settings=[said, other])])
     store = reopened(store)
     assert store.load().settings == {("eth0", "ctl"): said, ("eth0", "config"): other}
-    store.commit([Intent(settings=[InterfaceSettings("eth0", "ctl", None, None, 2)])])
+    later = InterfaceSettings("eth0", "ctl", 6, 2, (Pin(0, True, 1),))
+    store.commit([Intent(settings=[later])])
     store = reopened(store)
-    assert store.load().settings == {("eth0", "config"): other}
+    assert store.load().settings == {("eth0", "ctl"): later, ("eth0", "config"): other}
     store.close()
 
 

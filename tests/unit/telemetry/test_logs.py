@@ -4,6 +4,8 @@ import io
 import logging
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -121,3 +123,23 @@ def test_uncaught_errors_are_lines(stream: io.StringIO) -> None:
         logs.log_uncaught(type(exc), exc, exc.__traceback__)
     assert stream.getvalue().count("\n") == 1
     assert "level=critical" in stream.getvalue()
+
+
+@pytest.mark.parametrize("finish, code", [("", 120), ("logs.finish()", 0)])
+def test_end_without_a_reader_is_no_failure(finish: str, code: int) -> None:
+    program = f"""
+import logging, os, sys
+from mcastd.telemetry import logs
+logs.configure("keeper", "info")
+sys.stdin.read()
+logging.getLogger().info("nobody reads this")
+{finish}
+"""
+    environment = os.environ | {"PYTHONUNBUFFERED": ""}
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stderr=pipe, env=environment) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stderr.close()
+        process.stdin.close()
+        assert process.wait(20) == code

@@ -1,7 +1,9 @@
 """Whole command lines against a server: answers in every format, errors, exit codes, TLS."""
 
 import json
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -212,7 +214,83 @@ def test_too_slow(shipped: Contract, command_line: Run, tmp_path: Path) -> None:
 
     with serve(shipped, f"unix:{tmp_path}/slow", {"GetStatus": never}):
         code, _, err = command_line(shipped, "status", "--address", f"{tmp_path}/slow", "--timeout", "100ms")
-    assert (code, err) == (68, "mcastctl: DEADLINE_EXCEEDED: Deadline Exceeded\n")
+    assert (code, err) == (68, f"mcastctl: DEADLINE_EXCEEDED: no answer from unix:{tmp_path}/slow within 0.1 s (--timeout)\n")
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_list_that_does_not_begin(
+    shipped: Contract, command_line: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, given: bool
+) -> None:
+    def never(_request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        gone = threading.Event()
+        context.add_callback(gone.set)
+        gone.wait(60)
+        yield from ()
+
+    monkeypatch.setattr("mcastd.cli.ctl.transport.UNARY_SECONDS", 60 if given else 0.1)
+    with serve(shipped, f"unix:{tmp_path}/slow", {"ListRoutes": never}):
+        line = ("route", "list", "--address", f"{tmp_path}/slow", *(("--timeout", "100ms") if given else ()))
+        code, out, err = command_line(shipped, *line)
+    assert (code, out) == (68, "")
+    assert err == f"mcastctl: DEADLINE_EXCEEDED: no answer from unix:{tmp_path}/slow within 0.1 s (--timeout)\n"
+
+
+def test_a_list_that_has_begun_may_take_its_time(shipped: Contract, command_line: Run, tmp_path: Path) -> None:
+    def slowly(_request: Any, _context: grpc.ServicerContext) -> Iterator[Any]:
+        yield rs.ListRoutesResponse(routes=[t.Route(group="239.1.1.1")])
+        never.wait(1.5)
+        yield rs.ListRoutesResponse(routes=[t.Route(group="239.1.1.2")])
+
+    never = threading.Event()
+    with serve(shipped, f"unix:{tmp_path}/slow", {"ListRoutes": slowly}):
+        line = ("route", "list", "-o", "name", "--address", f"{tmp_path}/slow", "--timeout", "1s")
+        assert command_line(shipped, *line) == (0, "239.1.1.1\n239.1.1.2\n", "")
+
+
+def test_a_watch_ends_when_its_time_is_over(shipped: Contract, command_line: Run, tmp_path: Path) -> None:
+    def follow(_request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+        yield sv.WatchResponse(synced=True)
+        gone = threading.Event()
+        context.add_callback(gone.set)
+        gone.wait(60)
+
+    with serve(shipped, f"unix:{tmp_path}/slow", {"Watch": follow}):
+        code, _, err = command_line(shipped, "watch", "--address", f"{tmp_path}/slow", "--timeout", "500ms")
+    assert code == 68
+    assert "no end of the answer from" in err
+
+
+def test_a_contract_that_is_not_told(
+    command_line: Run, shipped: Contract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a socket that takes connections and never says a word."""
+    monkeypatch.setattr("mcastd.cli.ctl.reflection.UNARY_SECONDS", 0.2)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(f"{tmp_path}/silent")
+        silent.listen()
+        code, out, err = command_line(shipped, "--from-server", "--address", f"{tmp_path}/silent", "status")
+    assert (code, out) == (68, "")
+    assert err == f"mcastctl: DEADLINE_EXCEEDED: no answer from unix:{tmp_path}/silent within 0.2 s (--timeout)\n"
+
+
+def test_a_table_is_followed_by_the_reasons(shipped: Contract, daemon: Daemon, command_line: Run) -> None:
+    def waiting(n: int, name: str) -> t.Route:
+        error = t.Error(code=5, reason="NO_SUCH_INTERFACE", message=f"interface {name} does not exist")
+        status = t.RouteStatus(state=t.ROUTE_STATE_PENDING, last_error=error)
+        return t.Route(group=f"239.1.2.{n}", source="10.0.0.5", iif=name, oifs=[t.Oif(interface="eth1")], status=status)
+
+    daemon.routes = [waiting(1, "eth8"), waiting(2, "eth8"), waiting(3, "eth9")]
+    code, out, err = command_line(shipped, "route", "list")
+    assert (code, out.splitlines()[1].split()[3:5]) == (0, ["(eth1)", "PENDING"])
+    assert err.splitlines() == [
+        "mcastctl: NO_SUCH_INTERFACE: interface eth8 does not exist (2 routes)",
+        "mcastctl: NO_SUCH_INTERFACE: interface eth9 does not exist",
+    ]
+    for form in ("name", "json", "yaml", "ndjson"):
+        assert command_line(shipped, "route", "list", "-o", form)[2] == ""
+    daemon.routes = [waiting(n, f"eth{n}") for n in range(15)]
+    err = command_line(shipped, "route", "list", "-o", "wide")[2]
+    assert (len(err.splitlines()), err.splitlines()[-1]) == (11, "mcastctl: and 5 more (-o json has all)")
 
 
 def test_confirmation(shipped: Contract, daemon: Daemon, command_line: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from google.protobuf import json_format
 
@@ -73,6 +74,64 @@ def test_items_of_a_file(shipped: Contract, tmp_path: Path) -> None:
             {"group": "ff3e::1", "cookie": "mine"},
         ]
     }
+
+
+@pytest.mark.parametrize("line", ["route del", "route del -n", "route del --owner lab"])
+def test_a_command_that_says_nothing_is_told_what_it_could_say(shipped: Contract, line: str) -> None:
+    with pytest.raises(BadUsageError) as caught:
+        requests(shipped, *line.split())
+    said = str(caught.value)
+    assert said.startswith("Nothing to do: say GROUP, -f FILE, --match-owner, --match-cookie, ")
+    assert said.endswith(" or --all.")
+
+
+@pytest.mark.parametrize("line", ["interface set eth0", "interface set eth0 -n", "interface set eth0 --table 3"])
+def test_a_command_that_sets_nothing(shipped: Contract, line: str) -> None:
+    with pytest.raises(BadUsageError) as caught:
+        requests(shipped, *line.split())
+    assert str(caught.value) == "Nothing to do: say --pinned, --ttl-threshold or --router-discovery."
+
+
+@pytest.mark.parametrize(
+    "line", ["route flush", "route list", "reload", "shutdown", "watch", "status", "join list", "route replace"]
+)
+def test_commands_that_need_no_more_than_their_words(shipped: Contract, line: str) -> None:
+    assert len(requests(shipped, *line.split())) == 1
+
+
+@pytest.mark.parametrize("line", ["route add", "route del", "route del --all", "route replace", "join add"])
+def test_a_file_without_items(shipped: Contract, tmp_path: Path, line: str) -> None:
+    path = tmp_path / "routes.yaml"
+    path.write_text("# nothing\n")
+    with pytest.raises(BadUsageError) as caught:
+        requests(shipped, *line.split(), "-f", str(path))
+    hint = " (--allow-empty if that is meant)" if line == "route replace" else ""
+    assert str(caught.value) == f"{path}: no items: there is nothing to do{hint}."
+
+
+def test_a_file_without_items_where_that_is_meant(shipped: Contract, tmp_path: Path) -> None:
+    path = tmp_path / "routes.yaml"
+    path.write_text("[]")
+    assert requests(shipped, "route", "replace", "--allow-empty", "-f", str(path)) == [{"header": {"allow_empty": True}}]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, '[{"group": ' + "[" * 900 + "]" * 900 + "}]"])
+def test_a_file_that_is_nested_without_end(shipped: Contract, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "routes.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="nested"):
+        requests(shipped, "route", "add", "-f", str(path))
+
+
+def test_a_flag_that_is_nested_without_end(shipped: Contract) -> None:
+    with pytest.raises(click.UsageError, match="nested too deep"):
+        requests(shipped, "route", "add", "239.1.1.1", "-O", "[" * 100_000)
+
+
+def test_a_message_in_itself_without_end(lab: Contract) -> None:
+    text = '{"again": ' * 400 + "{}" + "}" * 400
+    with pytest.raises(click.UsageError, match="nested too deep"):
+        requests(lab, "lab-service", "do-everything", "--again", text)
 
 
 def test_a_wrong_item_is_named_with_its_file(shipped: Contract, tmp_path: Path) -> None:

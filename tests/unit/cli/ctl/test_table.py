@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mcast.v1 import route_service_pb2 as rs
 from mcast.v1 import services_pb2 as sv
 from mcast.v1 import types_pb2 as t
 from mcastd.cli.ctl.columns import BadColumnError, chosen_columns, declared_columns
@@ -59,8 +60,25 @@ def test_wide_has_more() -> None:
 def test_the_first_of_alternatives_that_is_set() -> None:
     pending = route(oifs=3)
     pending.status.ClearField("installed_oifs")
-    assert cells(pending, "oifs") == ["eth1,eth2,eth3"]
+    pending.status.state = t.ROUTE_STATE_PENDING
+    assert cells(pending, "oifs") == ["(eth1),(eth2),(eth3)"]
     assert cells(t.Route(), "oifs", "source", "state") == ["", "", ""]
+
+
+def test_interfaces_that_are_only_asked_for_are_told_apart() -> None:
+    asked = route(oifs=2)
+    assert cells(asked, "oifs") == ["eth1,eth2"]
+    del asked.status.installed_oifs[1]
+    assert cells(asked, "oifs") == ["eth1"]
+    del asked.status.installed_oifs[:]
+    assert cells(asked, "oifs", "oifs.interface") == ["(eth1),(eth2)", "eth1,eth2"]
+    asked.status.state = t.ROUTE_STATE_TEMPLATE
+    assert cells(asked, "oifs") == ["eth1,eth2"]
+    asked.ClearField("status")
+    assert cells(asked, "oifs") == ["eth1,eth2"]
+    assert cells(route(oifs=0), "oifs") == [""]
+    change = rs.RouteChange(before=route())
+    assert cells(change, "group") == ["239.1.1.1"]
 
 
 def test_formats() -> None:
