@@ -36,7 +36,7 @@ run: venv ## Start the daemon on this host.
 
 # Workers outnumber cores: many tests wait for packets and timers.
 test: venv-test ## Run the whole suite: ruff, mypy and buf included.
-	@.venv/bin/python -m pytest -n $(WORKERS) --dist=loadgroup $(PYTEST_ARGS)
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m pytest -n $(WORKERS) --dist=loadgroup $(PYTEST_ARGS)
 
 lint: venv-test ## Run ruff and mypy alone.
 	@.venv/bin/ruff check .

@@ -84,6 +84,12 @@ class FakeKeeper:
                     self.fastpaths[where] = KernelFastPath(self.kernel, where, self._paused)
         return out
 
+    def close(self, table: int) -> None:
+        """Close the sockets of a table; the server has closed its own."""
+        for family in Family:
+            if self.maps.pop((table, family), None) is not None:
+                del self.fastpaths[table, family], self.kernel.tables[table, family]
+
     def _paused(self) -> None:
         self.pause()
 

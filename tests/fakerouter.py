@@ -6,16 +6,19 @@ result; `transcript` tells what was asked of the kernel since the last look, a l
 
 from collections import deque
 from collections.abc import Callable, Generator
+from dataclasses import replace
 from typing import TypeVar
 
 from mcastd.core.engine import Engine
 from mcastd.core.plan import Work
 from mcastd.core.prepare import prepare
+from mcastd.core.unused import CLOSE_SECONDS
 from mcastd.keeper.templates import FIRST, LAST, PART
 from mcastd.model.address import Family, exact_key, key_family, key_table, pack_address
-from mcastd.model.effect import AddVif, DeleteMfc, DelVif, Effect, OpenTable, ProgramMfc, SetTemplates, SetVifMap
+from mcastd.model.effect import AddVif, CloseTable, DeleteMfc, DelVif, Effect, OpenTable, ProgramMfc, SetTemplates, SetVifMap
 from mcastd.model.event import Answer, LinkChanged, LinkEvent, LinkGone, LinksResync, UpcallKind
 from mcastd.model.interface import Link
+from mcastd.model.join import JoinKey, JoinRecord
 from mcastd.model.limits import Limits
 from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord, Stored
 from mcastd.model.route import Oif, Paths, Route, Template
@@ -80,6 +83,7 @@ class Disk:
         self.routes: dict[bytes, Route] = {}
         self.owners: dict[str, tuple[int, int]] = {}
         self.settings: dict[tuple[str, str], InterfaceSettings] = {}
+        self.joins: dict[JoinKey, JoinRecord] = {}
 
     def commit(self, intent: Intent) -> None:
         """Make one write durable."""
@@ -91,6 +95,9 @@ class Disk:
             self.owners[owner.name] = owner.epoch, owner.revision
         for said in intent.settings:
             self.settings[said.interface, said.owner] = said
+        for join in intent.join_deletes:
+            self.joins.pop(join, None)
+        self.joins.update((record.key, replace(record)) for record in intent.join_puts)
 
     def load(self) -> Stored:
         """Everything, in fresh objects."""
@@ -101,6 +108,7 @@ class Disk:
             routes,
             {name: OwnerRecord(name, *values) for name, values in self.owners.items()},
             dict(self.settings),
+            {key: replace(record) for key, record in self.joins.items()},
         )
 
 
@@ -123,6 +131,7 @@ class Router:
         self._step: list[Effect] = []
         self._answer: tuple[object] | None = None
         self._owed = 0
+        self._unused_at = 0.0
         """Records that must be heard before the result under way is."""
         self.keeper.open(0)
         for name in names:
@@ -230,8 +239,7 @@ class Router:
             known = engine.tables.get((key_table(key), key_family(key)))
             if record.kind is UpcallKind.NOCACHE and known is not None and key in known.actual and self.kernel.entry(key) is None:
                 engine.lost(key)
-        else:
-            engine.upcall(key, record.kind, record.vif, record.answer, record.template, record.time)
+        engine.upcall(key, record.kind, record.vif, record.answer, record.template, record.time)
 
     def lose_record(self, at: int) -> None:
         """Nobody hears of this one, counted from the oldest; the keeper says that one was lost."""
@@ -245,6 +253,12 @@ class Router:
         for where, known in self.engine.tables.items():
             if known.opened:
                 self.engine.sweep(*where, self.kernel.ages(where), self.now())
+
+    def close_unused(self) -> None:
+        """Let the time pass after which tables that nothing wants are closed, as the housekeeper sees it."""
+        for _ in range(2):
+            self._unused_at += 2 * CLOSE_SECONDS
+            self.engine.unused.look((), self._unused_at)
 
     # --- the executor ------------------------------------------------------------------------------------------------
 
@@ -301,7 +315,7 @@ class Router:
             case OpenTable(table):
                 self.lines.append(f"open {table}")
                 return self.keeper.open(table)
-            case SetVifMap() | SetTemplates():
+            case CloseTable() | SetVifMap() | SetTemplates():
                 self._tell_keeper(effect)
                 self._owed = len(self.keeper.records)
                 return None
@@ -323,7 +337,11 @@ class Router:
                     [self._call(table, family, f"{key_text(key)} deleted", self.kernel.del_mfc(key)) for key in keys]
                 )
 
-    def _tell_keeper(self, effect: SetVifMap | SetTemplates) -> None:
+    def _tell_keeper(self, effect: CloseTable | SetVifMap | SetTemplates) -> None:
+        if isinstance(effect, CloseTable):
+            self.lines.append(f"close {effect.table}")
+            self.keeper.close(effect.table)
+            return
         where = effect.table, effect.family
         if isinstance(effect, SetVifMap):
             self._say(*where, " ".join(["map", *(f"{number}={name}" for number, _, name in effect.entries)]))

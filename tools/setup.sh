@@ -51,6 +51,7 @@ missing() {
     has ip || echo iproute2
     has unshare || echo util-linux
     [ "$extra" != test ] || has capsh || echo libcap2-bin
+    [ "$extra" != test ] || has tmux || echo tmux
 }
 
 packages=$(missing | tr '\n' ' ')
@@ -69,12 +70,30 @@ if [ -n "$packages" ]; then
     exit 1
 fi
 
+# prometheus_from_package: the programs out of Debian's package, without its service, which installing it would enable.
+prometheus_from_package() (
+    unpacked=$(mktemp -d)
+    trap 'rm -rf "$unpacked"' EXIT
+    chmod 755 "$unpacked"
+    cd "$unpacked"
+    apt-get download -qq prometheus 2>/dev/null || { [ "$(id -u)" = 0 ] && apt-get update -qq && apt-get download -qq prometheus; }
+    dpkg-deb -x prometheus_*.deb .
+    cp usr/bin/prometheus usr/bin/promtool "$venv/bin/"
+)
+
 python=$(find_python)
 # A virtual environment holds absolute paths and one Python: a copied tree, or a Python that is gone, needs a new one.
 if [ "$(cat "$venv/.root" 2>/dev/null)" != "$root" ] || ! "$venv/bin/python" -c "" 2>/dev/null; then
     say "making .venv with $("$python" --version)"
     "$python" -m venv --clear "$venv"
     echo "$root" >"$venv/.root"
+fi
+if [ "$extra" = test ] && ! { has promtool && has prometheus; } && ! [ -x "$venv/bin/promtool" ]; then
+    say "taking prometheus and promtool from Debian's package into .venv"
+    prometheus_from_package || {
+        say "could not: put the programs prometheus and promtool (2.42 or later) where PATH finds them" >&2
+        exit 1
+    }
 fi
 say "building and installing into .venv (half a minute or so)"
 # Python prefers an extension named for its own version, as running _native_build.py makes it, to the one installed now.

@@ -15,12 +15,14 @@ from google.protobuf import descriptor, message_factory
 from google.protobuf.message import DecodeError, Message
 
 from mcast.v1 import route_service_pb2, services_pb2
-from mcastd.api import auth
+from mcastd.api import auth, observed
 from mcastd.api.daemon import DaemonService
 from mcastd.api.interfaces import InterfaceService
-from mcastd.api.ports import Caller, Context, DaemonPort
+from mcastd.api.joins import JoinService
+from mcastd.api.ports import Caller, Context, DaemonPort, RpcObserver
 from mcastd.api.routes import RouteService
 from mcastd.api.status import refuse
+from mcastd.api.watch import EventService
 from mcastd.model.errors import McastdError, Reason
 
 UNARY_SECONDS_MAX = 30.0
@@ -38,21 +40,26 @@ def services() -> list[descriptor.ServiceDescriptor]:
 
 def handlers(daemon: DaemonPort) -> dict[str, object]:
     """The objects whose methods answer, by the name of their service."""
+    events = EventService(daemon)
     return {
         "RouteService": RouteService(daemon),
+        "JoinService": JoinService(daemon),
         "InterfaceService": InterfaceService(daemon),
-        "DaemonService": DaemonService(daemon),
+        "EventService": events,
+        "DaemonService": DaemonService(daemon, events.hub),
     }
 
 
-def bind(objects: dict[str, object], caller: Caller) -> list["grpc.GenericRpcHandler[Any, Any]"]:
-    """Handlers of all services for the callers of one socket."""
+def bind(
+    objects: dict[str, object], caller: Caller, observer: RpcObserver | None = None
+) -> list["grpc.GenericRpcHandler[Any, Any]"]:
+    """Handlers of all services for the callers of one socket; the observer, if any, is told of each call."""
     bound = []
     for service in services():
         methods = {}
         for method in service.methods:
             handler = getattr(objects.get(service.name), _snake(method.name), None)
-            methods[method.name] = _method(method, handler or _missing(method), caller)
+            methods[method.name] = _method(method, handler or _missing(method), caller, observer)
         bound.append(grpc.method_handlers_generic_handler(service.full_name, methods))
     return bound
 
@@ -79,7 +86,9 @@ class _Undecodable:
     """Stands for a message that is none of its type; gRPC itself would answer UNKNOWN and log a traceback."""
 
 
-def _method(method: descriptor.MethodDescriptor, handler: Handler, caller: Caller) -> "grpc.RpcMethodHandler[Any, Any]":
+def _method(
+    method: descriptor.MethodDescriptor, handler: Handler, caller: Caller, observer: RpcObserver | None
+) -> "grpc.RpcMethodHandler[Any, Any]":
     access = auth.needed(method)
 
     def received(request: Any, context: Context) -> Any:
@@ -114,11 +123,19 @@ def _method(method: descriptor.MethodDescriptor, handler: Handler, caller: Calle
         (True, True): grpc.stream_stream_rpc_method_handler,
     }
     kind = kinds[method.client_streaming, method.server_streaming]
-    return kind(
-        checked_stream if method.server_streaming else checked,
-        request_deserializer=_decoder(message_factory.GetMessageClass(method.input_type)),
-        response_serializer=message_factory.GetMessageClass(method.output_type).SerializeToString,
-    )
+    behaviour: observed.Behaviour = checked_stream if method.server_streaming else checked
+    decode = _decoder(message_factory.GetMessageClass(method.input_type))
+    encode: Callable[[Any], bytes] = _serialize
+    if observer is not None:
+        one = observer.method(observed.kind_of(method), method.containing_service.full_name, method.name)
+        behaviour = observed.behaviour(behaviour, one)
+        decode, encode = observed.decoder(decode, one), observed.encoder(encode, one)
+    return kind(behaviour, request_deserializer=decode, response_serializer=encode)
+
+
+def _serialize(message: Message | bytes) -> bytes:
+    """A message, or one that its handler has serialized itself."""
+    return message if isinstance(message, bytes) else message.SerializeToString()
 
 
 def _decoder(kind: type[Message]) -> Callable[[bytes], object]:

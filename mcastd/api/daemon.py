@@ -2,21 +2,27 @@
 
 from mcast.v1 import services_pb2 as sv
 from mcastd.api.ports import Caller, Context, DaemonPort
-from mcastd.api.present import timestamp
+from mcastd.api.present import timestamp, write_result
+from mcastd.api.routes import OMITTED
+from mcastd.api.watchers import Hub
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.interface import VIFS_MAX
 
 FEATURES = (
     "all-or-nothing",
+    "configuration",
     "counters",
     "globs",
     "ipv6",
+    "joins",
     "owners",
     "replace",
+    "router-discovery",
     "shared-trees",
     "tables",
     "templates",
     "ttl-thresholds",
+    "watch",
 )
 """What this version has, in the contract's words: clients ask here before they use a new field."""
 
@@ -24,12 +30,13 @@ FEATURES = (
 class DaemonService:
     """The handlers, by the names of their RPCs."""
 
-    def __init__(self, daemon: DaemonPort) -> None:
-        """Serve this daemon."""
+    def __init__(self, daemon: DaemonPort, hub: Hub) -> None:
+        """Serve this daemon; the hub knows who watches."""
         self._daemon = daemon
+        self._hub = hub
 
     async def get_status(self, _request: sv.GetStatusRequest, _context: Context, _caller: Caller) -> sv.GetStatusResponse:
-        """Version, limits, owners."""
+        """Version, limits, owners, who watches."""
         daemon, engine = self._daemon, self._daemon.engine
         desired = engine.desired
         limits = sv.Limits(
@@ -50,7 +57,23 @@ class DaemonService:
             start_time=timestamp(daemon.info.start_time),
             limits=limits,
             owners=owners,
+            subscribers=self._hub.subscribers(),
             features=FEATURES,
+        )
+
+    async def reload_configuration(
+        self, request: sv.ReloadConfigurationRequest, context: Context, _caller: Caller
+    ) -> sv.ReloadConfigurationResponse:
+        """Read the configuration again."""
+        outcome = await self._daemon.reload(validate_only=request.validate_only)
+        join_error = self._daemon.engine.joins.error_of_route
+        result, omitted = await write_result(outcome, every=True, tried=not request.validate_only, join_error=join_error)
+        if omitted:
+            context.set_trailing_metadata(((OMITTED, str(omitted)),))
+        return sv.ReloadConfigurationResponse(
+            result=result,
+            joins_changed=sum(change.before is not change.after for change in outcome.joins),
+            interfaces_changed=outcome.interfaces,
         )
 
     async def shutdown(self, request: sv.ShutdownRequest, _context: Context, _caller: Caller) -> sv.ShutdownResponse:

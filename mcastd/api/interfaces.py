@@ -6,9 +6,10 @@ from mcastd.api import fields
 from mcastd.api.auth import write_options
 from mcastd.api.ports import Caller, Context, DaemonPort
 from mcastd.core.shapes import Shape
+from mcastd.core.wishes import check_interface
 from mcastd.model.address import Family
-from mcastd.model.errors import McastdError, Reason
-from mcastd.model.interface import glob_matcher, is_glob, name_problem
+from mcastd.model.errors import Reason
+from mcastd.model.interface import glob_matcher, is_glob
 from mcastd.model.route import TTL_MAX
 from mcastd.model.write import SetInterface
 
@@ -19,6 +20,7 @@ class InterfaceService:
     def __init__(self, daemon: DaemonPort) -> None:
         """Serve this daemon's interfaces."""
         self._daemon = daemon
+        self._view = InterfaceView(daemon)
 
     async def list_interfaces(
         self, request: sv.ListInterfacesRequest, _context: Context, _caller: Caller
@@ -31,30 +33,32 @@ class InterfaceService:
         if wanted:
             match = glob_matcher(wanted).match if is_glob(wanted) else wanted.__eq__
             names = {name for name in names if match(name)}
-        used = self._routes_by_interface()
-        return sv.ListInterfacesResponse(interfaces=[self._interface(name, used) for name in sorted(names)])
+        used = self._view.routes_by_interface()
+        return sv.ListInterfacesResponse(interfaces=[self._view.present(name, used) for name in sorted(names)])
 
     async def set_interface(self, request: sv.SetInterfaceRequest, _context: Context, caller: Caller) -> sv.SetInterfaceResponse:
-        """Pin an interface or set its TTL threshold."""
+        """Pin an interface, set its TTL threshold, or turn router discovery on or off."""
         options = write_options(request.options, caller)
-        if problem := name_problem(request.interface):
-            raise fields.invalid(
-                Reason.INVALID_INTERFACE, "interface", request.interface, f"{problem}: name it as 'ip link' shows it"
-            )
-        if is_glob(request.interface):
-            raise fields.invalid(Reason.INVALID_INTERFACE, "interface", request.interface, "is a pattern: name one interface")
-        if request.HasField("router_discovery"):
-            text = "router_discovery: this version of mcastd sends no multicast router advertisements: leave it unset"
-            raise McastdError(Reason.NOT_IMPLEMENTED, text, field="router_discovery", feature="router-discovery")
+        check_interface(request.interface, "interface")
         threshold = request.ttl_threshold if request.HasField("ttl_threshold") else None
         if threshold is not None and not 1 <= threshold <= TTL_MAX:
             raise fields.invalid(Reason.INVALID_TTL, "ttl_threshold", threshold, f"1 to {TTL_MAX}")
         pinned = request.pinned if request.HasField("pinned") else None
         table = fields.read_table_of_both(request.table, "table")
-        await self._daemon.write(SetInterface(options, request.interface, pinned, threshold, table))
-        return sv.SetInterfaceResponse(interface=self._interface(request.interface, self._routes_by_interface()))
+        discovery = request.router_discovery if request.HasField("router_discovery") else None
+        await self._daemon.write(SetInterface(options, request.interface, pinned, threshold, table, discovery))
+        return sv.SetInterfaceResponse(interface=self._view.present(request.interface, self._view.routes_by_interface()))
 
-    def _interface(self, name: str, used: dict[str, int]) -> t.Interface:
+
+class InterfaceView:
+    """Interfaces as the contract has them."""
+
+    def __init__(self, daemon: DaemonPort) -> None:
+        """Look at this daemon's."""
+        self._daemon = daemon
+
+    def present(self, name: str, used: dict[str, int]) -> t.Interface:
+        """An interface as it is now; `used` says how many routes use each."""
         engine = self._daemon.engine
         link, said = engine.world.by_name.get(name), engine.desired.effective_settings(name)
         message = t.Interface(
@@ -62,6 +66,7 @@ class InterfaceService:
             ttl_threshold=said.ttl_threshold or 1,
             routes=used.get(name, 0),
             pinned=bool(said.pinned_tables),
+            router_discovery=said.router_discovery,
         )
         if link is None:
             return message
@@ -77,7 +82,7 @@ class InterfaceService:
                 vif.in_bytes, vif.out_bytes = counters.in_bytes, counters.out_bytes
         return message
 
-    def _routes_by_interface(self) -> dict[str, int]:
+    def routes_by_interface(self) -> dict[str, int]:
         """How many routes come in or go out, or are to, by interface."""
         used: dict[str, int] = {}
         for kernel in self._daemon.engine.tables.values():

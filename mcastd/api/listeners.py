@@ -2,14 +2,15 @@
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from mcastd.api import binding, reflection
-from mcastd.api.ports import Caller, DaemonPort
+from mcastd.api.ports import Caller, DaemonPort, RpcObserver
+from mcastd.api.watch import EventService
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.settings import Listen
 
@@ -31,19 +32,20 @@ OPTIONS = (
 class Listeners:
     """All sockets on which the API is offered."""
 
-    def __init__(self, daemon: DaemonPort, listens: Sequence[Listen]) -> None:
-        """Bind nothing yet."""
+    def __init__(self, daemon: DaemonPort, listens: Sequence[Listen], observer: RpcObserver | None = None) -> None:
+        """Bind nothing yet; the observer, if any, is told of each call."""
         self._listens = listens
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined] # The stubs lack it.
         names = [service.full_name for service in binding.services()]
         objects = binding.handlers(daemon)
+        self._events = objects["EventService"]
         self._names = ["", *names]
         self._served = ["", *(service.full_name for service in binding.services() if service.name in objects)]
         reflected = reflection.bind([*names, health.SERVICE_NAME])
         self._servers: list[grpc.aio.Server] = []
         for listen in listens:
             server = grpc.aio.server(options=OPTIONS)
-            server.add_generic_rpc_handlers((*binding.bind(objects, Caller(listen.access, listen.owner)), *reflected))
+            server.add_generic_rpc_handlers((*binding.bind(objects, Caller(listen.access, listen.owner), observer), *reflected))
             health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
             self._servers.append(server)
 
@@ -55,14 +57,23 @@ class Listeners:
             _bind(server, listen)
             await server.start()
 
+    def watchers(self) -> tuple[int, int, Mapping[str, int]]:
+        """How many watch streams are open, how many objects wait for them, and how many could not just go on, by reason."""
+        if not isinstance(self._events, EventService):
+            return 0, 0, {}
+        hub = self._events.hub
+        return len(hub), sum(one.pending for one in hub.subscribers()), {why.value: n for why, n in hub.resyncs.items()}
+
     async def serving(self) -> None:
         """All is ready, but for the services of which this version has nothing."""
         for name in self._served:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self, grace: float) -> None:
-        """Health first; then no new calls, and those under way have `grace` seconds."""
+        """Health first; watchers get their last token; then no new calls, and those under way have `grace` seconds."""
         await self._health.enter_graceful_shutdown()
+        if isinstance(self._events, EventService):
+            self._events.hub.end()
         await asyncio.gather(*(server.stop(grace) for server in self._servers))
 
 

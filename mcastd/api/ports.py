@@ -40,6 +40,29 @@ class CounterSample:
     """Entries that somebody else has put into the kernel, and that no owner asks for."""
 
 
+class MethodObserver(Protocol):
+    """Counts the calls of one method."""
+
+    def begin(self) -> float:
+        """A call begins; what `end` wants to know."""
+
+    def end(self, began: float, code: str) -> None:
+        """It has ended, with this status (OK, NotFound)."""
+
+    def received(self) -> None:
+        """A message of the client has come."""
+
+    def sent(self) -> None:
+        """A message goes to the client."""
+
+
+class RpcObserver(Protocol):
+    """Counts calls; it is not the API's to know where."""
+
+    def method(self, kind: str, service: str, method: str) -> MethodObserver:
+        """Of one method; `kind` as mcastd.api.observed.kind_of says it."""
+
+
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
     """What does not change while the server runs."""
@@ -62,8 +85,17 @@ class DaemonPort(Protocol):
         One that is to be all or nothing is undone, and refused, where the kernel refuses an item.
         """
 
+    async def reload(self, *, validate_only: bool) -> Outcome:
+        """Read the configuration again and put the difference in force; McastdError if it can't be used: nothing is changed."""
+
     async def steady(self) -> None:
         """Wait until no write is half in force, so that what is read is of one revision."""
+
+    def busy(self) -> bool:
+        """Whether a write is being carried out, or on its way in: what can wait should."""
+
+    def write_coming(self) -> None:
+        """A part of a write has come in."""
 
     async def counters(self, max_age: float) -> CounterSample:
         """Counters not older than `max_age` seconds; one dump serves all who ask meanwhile."""

@@ -1,6 +1,7 @@
 """From the model to the contract's messages."""
 
-from collections.abc import Iterable, Iterator
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -8,9 +9,11 @@ from mcast.v1 import route_service_pb2 as rs
 from mcast.v1 import types_pb2 as t
 from mcastd.api.convert import LearnedRoute
 from mcastd.api.ports import CounterSample
+from mcastd.core.join_problems import is_refusal
 from mcastd.core.templates import tree_key
 from mcastd.model.address import address_text, key_table, split_key
 from mcastd.model.errors import Problem
+from mcastd.model.join import JoinKey, JoinRecord
 from mcastd.model.owner import KERNEL_OWNER
 from mcastd.model.route import Action, Route, RouteState, Template
 from mcastd.model.template import TEMPLATE_MARK, parts_of, prefix_text, unpack_template_key
@@ -19,9 +22,19 @@ from mcastd.model.write import Change, Outcome
 ANSWER_BYTES_MAX = 3 * 1024 * 1024
 """What the routes or changes of one answer may come to: a client receives 4 MiB at most unless it says otherwise."""
 
+SLICE = 250
+"""Changes that are looked at in one go; telling one takes 10 us."""
 
 _REACHED = frozenset({RouteState.PROGRAMMED, RouteState.TEMPLATE})
 """States of routes that are as asked."""
+
+
+JoinError = Callable[[Route], Problem | None]
+"""Why what a route with `join` asks for is not joined."""
+
+
+def _no_join_error(_route: Route) -> None:
+    """It is not asked for."""
 
 
 def timestamp(seconds: float) -> Timestamp:
@@ -51,6 +64,21 @@ def route_intent(route: Route) -> t.Route:
     return message
 
 
+def join_key(key: JoinKey) -> t.Join:
+    """What tells a join from others."""
+    group, source = prefix_text(key.group, key.group_length), prefix_text(key.source, key.source_length)
+    return t.Join(interface=key.interface, group=group, source=source, owner=key.owner)
+
+
+def join(record: JoinRecord, problem: Problem | None) -> t.Join:
+    """A join, and why it is not joined everywhere it should be."""
+    message = join_key(record.key)
+    message.cookie = record.cookie
+    if problem is not None:
+        message.error.CopyFrom(error(problem))
+    return message
+
+
 def route_key(key: bytes) -> t.RouteKey:
     """The key of a route."""
     group, source = _texts(key)
@@ -74,6 +102,7 @@ def _alike_intent(route: Route, table: int) -> t.Route:
         oifs=[t.Oif(interface=name, ttl_threshold=ttl) for name, ttl in route.paths.oifs],
         table=table,
         monitored=route.monitored,
+        join=route.join,
     )
     if isinstance(route, Template):
         if route.idle_timeout:
@@ -85,16 +114,19 @@ def _alike_intent(route: Route, table: int) -> t.Route:
 class RoutePresenter:
     """Presents many routes: what those with one fate have in common is made once, and copied."""
 
-    def __init__(self, sample: CounterSample | None = None) -> None:
+    def __init__(self, sample: CounterSample | None = None, join_error: JoinError = _no_join_error) -> None:
         """With counters where there is a sample."""
         self._sample = sample
+        self._join_error = join_error
         self._alike: dict[tuple[object, ...], t.Route] = {}
 
     def present(self, route: Route) -> t.Route:
         """What the owner wants, and what is."""
         fate, installed_at, problem = route.fate, route.installed_at, route.problem
         table = key_table(route.key)
-        kind = (fate, fate.revision, route.owner, route.monitored, table, not installed_at, route.state)
+        # A template keeps its fate when another intent takes its place, which may come to the same.
+        template = route if isinstance(route, Template) else None
+        kind = (fate, fate.revision, route.owner, route.monitored, route.join, table, not installed_at, route.state, template)
         alike = self._alike.get(kind)
         if alike is None:
             alike = self._alike[kind] = _common(route, table)
@@ -107,6 +139,8 @@ class RoutePresenter:
         status.revision = max(route.revision, fate.revision)
         if installed_at > 0:
             _set_time(status.install_time, installed_at)
+        if problem is None and route.join and fate.problem is None:
+            problem = self._join_error(route)
         if problem is not None:
             status.last_error.CopyFrom(error(problem))
         if installed_at and self._sample is not None:
@@ -180,14 +214,26 @@ def portions(routes: list[t.Route]) -> Iterator[list[t.Route]]:
         yield routes
 
 
+class _Reached:
+    """How far a route is as asked."""
+
+    __slots__ = ("failed", "whole")
+
+    def __init__(self, route: Route, join_error: JoinError) -> None:
+        state, problem = route.state, join_error(route) if route.join else None
+        self.whole = state in _REACHED and problem is None
+        self.failed = state is RouteState.FAILED or is_refusal(problem)
+
+
 class Changes:
     """The changes of an answer, as many as a client can receive."""
 
-    def __init__(self, result: rs.WriteResult) -> None:
+    def __init__(self, result: rs.WriteResult, join_error: JoinError) -> None:
         """Fill this result."""
         self._result = result
         self._bytes = 0
-        self._presenter = RoutePresenter()
+        self._presenter = RoutePresenter(None, join_error)
+        self._join_error = join_error
         self.omitted = 0
 
     def add(self, change: Change) -> None:
@@ -203,6 +249,8 @@ class Changes:
         if change.after is not None:
             message.after.CopyFrom(self._presenter.present(change.after))
             problem = change.after.problem or change.after.fate.problem
+            if problem is None and change.after.join:
+                problem = self._join_error(change.after)
             if problem is not None:
                 message.error.CopyFrom(error(problem))
         if change.problem is not None:
@@ -210,10 +258,13 @@ class Changes:
         self._bytes += message.ByteSize() + 4
 
 
-def write_result(outcome: Outcome, *, every: bool, tried: bool) -> tuple[rs.WriteResult, int]:
+async def write_result(
+    outcome: Outcome, *, every: bool, tried: bool, join_error: JoinError = _no_join_error
+) -> tuple[rs.WriteResult, int]:
     """The outcome as the contract says it, and how many changes were left out for size.
 
-    `every` = all changes rather than the exceptions; `tried` = the kernel was asked (not a dry run).
+    `every` = all changes rather than the exceptions; `tried` = the kernel was asked (not a dry run). Others have their turn
+    after each SLICE changes: 10,000 that are told take 0.1 s.
     """
     result = rs.WriteResult(
         revision=outcome.revision,
@@ -223,19 +274,23 @@ def write_result(outcome: Outcome, *, every: bool, tried: bool) -> tuple[rs.Writ
         unchanged=outcome.unchanged,
         failed=outcome.refused,
     )
-    changes = Changes(result)
-    for change in outcome.changes:
+    changes = Changes(result, join_error)
+    for at, change in enumerate(outcome.changes, 1):
+        if at % SLICE == 0:
+            await asyncio.sleep(0)
         after = change.after
-        if tried and after is not None and after.state not in _REACHED:
-            result.failed += after.state is RouteState.FAILED
+        if tried and after is not None and not (reached := _Reached(after, join_error)).whole:
+            result.failed += reached.failed
         elif not every and change.problem is None:
             continue
         changes.add(change)
     if tried:
         # A request may name a route again and change it then: what it was before has no state any more.
         changed = {change.after.key for change in outcome.changes if change.after is not None} if outcome.kept else set()
-        for index, kept in outcome.kept:
-            if kept.state not in _REACHED and kept.key not in changed:
-                result.failed += kept.state is RouteState.FAILED
+        for at, (index, kept) in enumerate(outcome.kept, 1):
+            if at % SLICE == 0:
+                await asyncio.sleep(0)
+            if not (reached := _Reached(kept, join_error)).whole and kept.key not in changed:
+                result.failed += reached.failed
                 changes.add(Change(Action.NONE, index, None, kept))
     return result, changes.omitted

@@ -11,6 +11,7 @@ from mcastd.api import convert, fields, present
 from mcastd.api.auth import write_options
 from mcastd.api.ports import Caller, Context, CounterSample, DaemonPort
 from mcastd.api.select import Test, is_empty, matcher
+from mcastd.api.tokens import everything, write_token
 from mcastd.core.desired import group_key
 from mcastd.model.effect import BATCH
 from mcastd.model.errors import McastdError, Reason
@@ -89,6 +90,7 @@ class RouteService:
         routes: dict[bytes, Route] = {}
         received = 0
         async for request in requests:
+            self._daemon.write_coming()
             if request.WhichOneof("part") != "chunk":
                 part_sent = request.WhichOneof("part") or "nothing"
                 raise fields.invalid(Reason.INVALID_VALUE, "part", part_sent, "after the one header come chunks alone")
@@ -114,6 +116,7 @@ class RouteService:
         sample = await self._sample(request)
         await self._daemon.steady()
         revision = self._daemon.engine.visible_revision
+        token = write_token(self._daemon.info.instance_id, everything(self._daemon.engine.feed))
         chosen = list(self._daemon.engine.desired.routes.values())
         if test is not None:
             chosen = await _matching(chosen, test)
@@ -123,17 +126,19 @@ class RouteService:
         foreign = self._foreign(request, sample) if request.learned and sample is not None else []
         total = len(chosen) + len(foreign)
         limit = request.limit or total
-        presenter = present.RoutePresenter(sample if request.counters else None)
+        presenter = present.RoutePresenter(sample if request.counters else None, self._daemon.engine.joins.error_of_route)
         parts = chain(
             ([presenter.present(route) for route in part] for part in _slices(chosen[:limit])),
             _slices(foreign[: max(0, limit - len(chosen))]),
         )
-        first = True
+        answer: rs.ListRoutesResponse | None = None
         for routes in chain.from_iterable(map(present.portions, parts)):
-            yield rs.ListRoutesResponse(routes=routes, revision=revision, total=total if first else 0)
-            first = False
-        if first:
-            yield rs.ListRoutesResponse(revision=revision)
+            if answer is not None:
+                yield answer
+            answer = rs.ListRoutesResponse(routes=routes, revision=revision, total=total if answer is None else 0)
+        answer = answer or rs.ListRoutesResponse(revision=revision)
+        answer.resume_token = token
+        yield answer
 
     async def flush_learned(self, request: rs.FlushLearnedRequest, _context: Context, caller: Caller) -> rs.FlushLearnedResponse:
         """Remove entries that templates have made; packets that still come make them anew."""
@@ -176,8 +181,8 @@ class RouteService:
         test = matcher(selector)
         by_index = self._daemon.engine.world.by_index
         for key, (iif, oifs), _ in sample.foreign:
-            if key in self._daemon.engine.desired.routes:
-                continue  # Somebody has asked for it since the sample was taken.
+            if self._daemon.engine.has(key):
+                continue  # Asked for since the sample was taken; or ours, but somebody had a hand in it (it stays STATIC).
             name = by_index[iif].name if iif in by_index else ""
             named = [(by_index[i].name, ttl) for i, ttl in oifs if i in by_index]
             if test is not None and not test(convert.foreign_route(key, name, named)):
@@ -188,7 +193,8 @@ class RouteService:
     async def _write(self, write: Write, context: Context, *, every: bool) -> rs.WriteResult:
         outcome = await self._daemon.write(write)
         tried = not write.options.validate_only
-        result, omitted = present.write_result(outcome, every=every, tried=tried)
+        join_error = self._daemon.engine.joins.error_of_route
+        result, omitted = await present.write_result(outcome, every=every, tried=tried, join_error=join_error)
         if omitted:
             context.set_trailing_metadata(((OMITTED, str(omitted)),))
         return result

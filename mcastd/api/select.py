@@ -7,12 +7,15 @@ from mcastd.api.fields import check_name, invalid, read_prefix_length, read_tabl
 from mcastd.model.address import key_table, pack_address
 from mcastd.model.errors import Reason
 from mcastd.model.interface import glob_matcher, is_glob
+from mcastd.model.join import JoinRecord
 from mcastd.model.route import Route, RouteState
 from mcastd.model.template import masked, parts_of
 
 _STATES = frozenset(int(state) for state in RouteState)
 
 Test = Callable[[Route], bool]
+JoinTest = Callable[[JoinRecord, list[str]], bool]
+"""Of a join, and the names of the interfaces on which it is wanted."""
 
 
 def is_empty(selector: t.Selector) -> bool:
@@ -47,6 +50,35 @@ def matcher(selector: t.Selector) -> Test | None:
     return lambda route: all(test(route) for test in tests)
 
 
+def join_matcher(selector: t.Selector) -> JoinTest | None:
+    """A test that holds for the joins that match; None = every join does. A join has no state and no table."""
+    if selector.interface:
+        check_name(selector.interface, "selector.interface", glob=True)
+    named = _names_matcher(selector.interface)
+    parts = [
+        (part, *_prefix(text, f"selector.{part}"))
+        for part, text in (("group", selector.group), ("source", selector.source))
+        if text
+    ]
+
+    def test(record: JoinRecord, interfaces: list[str]) -> bool:
+        key = record.key
+        if selector.owner not in {"", key.owner} or selector.cookie not in {"", record.cookie}:
+            return False
+        if selector.interface and not (named(key.interface) or any(map(named, interfaces))):
+            return False
+        have = {"group": (key.group, key.group_length), "source": (key.source or bytes(len(key.group)), key.source_length)}
+        return all(_is_inside(*have[part], packed, length) for part, packed, length in parts)
+
+    wanted = (selector.interface, selector.owner, selector.cookie, selector.group, selector.source)
+    return test if any(wanted) else None
+
+
+def _is_inside(address: bytes, bits: int, packed: bytes, length: int) -> bool:
+    """Whether an address or prefix is, whole, inside a prefix."""
+    return len(address) == len(packed) and bits >= length and masked(address, length) == masked(packed, length)
+
+
 def _prefix(text: str, field: str) -> tuple[bytes, int]:
     """Packed address and prefix length in bits."""
     address, slash, length = text.partition("/")
@@ -63,22 +95,17 @@ def _prefix(text: str, field: str) -> tuple[bytes, int]:
 
 def _inside(packed: bytes, length: int, part: str) -> Test:
     """Whether a route's group or source (a template's prefix, whole) is inside a prefix; any source is inside none but /0."""
-    size = len(packed)
-    wanted = masked(packed, length)
 
     def test(route: Route) -> bool:
         key = parts_of(route.key)
         address, bits = (key.group, key.group_length) if part == "group" else (key.source, key.source_length)
-        return len(address) == size and bits >= length and masked(address, length) == wanted
+        return _is_inside(address, bits, packed, length)
 
     return test
 
 
 def _uses(interface: str) -> Test:
-    match = glob_matcher(interface).match if is_glob(interface) else None
-
-    def named(name: str) -> bool:
-        return name == interface if match is None else match(name) is not None
+    named = _names_matcher(interface)
 
     def test(route: Route) -> bool:
         return (
@@ -88,6 +115,12 @@ def _uses(interface: str) -> Test:
         )
 
     return test
+
+
+def _names_matcher(interface: str) -> Callable[[str], bool]:
+    """Whether a name is this one, or matches this glob."""
+    match = glob_matcher(interface).match if is_glob(interface) else None
+    return interface.__eq__ if match is None else lambda name: match(name) is not None
 
 
 def _in_states(states: list[int]) -> Test:

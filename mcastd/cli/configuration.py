@@ -4,14 +4,14 @@ Every refusal names the place (file and key, flag or variable), the value and th
 """
 
 import os
-import tomllib
+import stat
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mcastd.cli.addresses import OPTIONS, bad, make_listen, parse_listen, split_addresses
+from mcastd.cli.addresses import bad, make_listen, parse_listen, split_addresses
+from mcastd.cli.metrics import exposition, metrics_addresses
 from mcastd.keeper.failure import EX_CONFIG, CannotRun
 from mcastd.keeper.identity import Identity, server_identity
-from mcastd.model.limits import Limits
 from mcastd.model.settings import (
     DEFAULT_SOCKET,
     DEFAULT_STATE_DIR,
@@ -21,36 +21,16 @@ from mcastd.model.settings import (
     TABLES_MAX,
     Listen,
     Settings,
-    metrics_host_port,
 )
+from mcastd.sources.daemon import Wanted, check_sections, marks_of
+from mcastd.sources.document import Document, read_document
+from mcastd.sources.faults import BadConfiguration, Fault, Path, key_text
 
-ROUTES_MAX_LIMIT = 100_000_000
+DEFAULT_CONFIG = "/etc/mcastd/mcastd.toml"
+"""Read where it exists and no other file is named."""
 
 LISTENS_MAX = 64
 """Sockets of the API; with the other limits here, the settings fit into one message of the channel."""
-
-_METRICS_MAX = 300
-"""Characters of HOST:PORT: a host name has at most 253."""
-
-_DAEMON_KEYS: Mapping[str, type] = {
-    "listen": list,
-    "state_dir": str,
-    "metrics": str,
-    "user": str,
-    "log_level": str,
-    "routes_max": int,
-    "learned_max": int,
-    "stops_max": int,
-    "idle_timeout": int,
-    "unrouted": str,
-    "tables": list,
-}
-_TABLE_KEYS: Mapping[str, type] = {"number": int, "unrouted": str}
-_LISTEN_KEYS: Mapping[str, type] = {"address": str, **dict.fromkeys(OPTIONS, str)}
-_SECTIONS: Mapping[str, type] = {"daemon": dict, "listen": list, "table": list}
-_POLICIES = {"stop": True, "ignore": False}
-
-_TYPE_NAMES: Mapping[type, str] = {str: "a string", int: "a number", list: "a list", dict: "a table"}
 
 
 class Flags(NamedTuple):
@@ -62,20 +42,75 @@ class Flags(NamedTuple):
     metrics: str | None = None
     user: str | None = None
     log_level: str | None = None
+    action: str | None = None
 
 
 class _Found(NamedTuple):
     """A value and where it was written."""
 
-    origin: str
+    origin: object
     value: str
+
+
+class _File:
+    """The configuration file, or that there is none."""
+
+    def __init__(self, path: str | None) -> None:
+        """Read it; CannotRun if it can't be read, or holds what can't be."""
+        self.path = path
+        self.content: Mapping[str, Any] = {}
+        if path is None:
+            return
+        try:
+            self._document = read_document(path)
+        except BadConfiguration as exc:
+            raise CannotRun(EX_CONFIG, str(exc.faults[0])) from exc
+        self.content = self._document.content
+        _refuse_first(check_sections(self._document))
+
+    @property
+    def daemon(self) -> Mapping[str, Any]:
+        """Its section [daemon]."""
+        return self.section("daemon")
+
+    def section(self, name: str) -> Mapping[str, Any]:
+        """One of its sections; empty where it has none."""
+        section: Mapping[str, Any] = self.content.get(name, {})
+        return section
+
+    def limits(self) -> Wanted:
+        """What it says of limits and tables; what included files say of tables the server adds."""
+        wanted = Wanted()
+        if self.path is not None:
+            _refuse_first([*wanted.read_daemon(self._document), *wanted.read_tables(self._document)])
+        return wanted
+
+    def origin(self, *path: str | int) -> "_Origin":
+        """Where a key of it stands."""
+        return _Origin(self._document, path)
+
+
+class _Origin(NamedTuple):
+    """Place and name of a key of the file; the place costs something, so it is looked for when there is something to refuse."""
+
+    document: Document
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.document.place(self.path)}: {key_text(self.path)}"
+
+
+def config_path(flag: str | None, environment: Mapping[str, str]) -> str | None:
+    """The file that is to be read: the one named, or the default one if that exists."""
+    named = flag if flag is not None else environment.get("MCASTD_CONFIG") or None
+    if named is None and os.path.exists(DEFAULT_CONFIG):  # noqa: PTH110 - see keeper: pathlib costs the small process memory
+        return DEFAULT_CONFIG
+    return named
 
 
 def load_settings(flags: Flags, environment: Mapping[str, str]) -> Settings:
     """Everything put together and checked; CannotRun if anything can't be."""
-    config = flags.config if flags.config is not None else environment.get("MCASTD_CONFIG") or None
-    content = _read_file(config) if config is not None else {}
-    daemon: dict[str, Any] = content.get("daemon", {})
+    file = _File(config_path(flags.config, environment))
 
     def find(name: str, default: str) -> _Found:
         flag: str | None = getattr(flags, name)
@@ -84,58 +119,33 @@ def load_settings(flags: Flags, environment: Mapping[str, str]) -> Settings:
         variable = f"MCASTD_{name.upper()}"
         if environment.get(variable):
             return _Found(variable, environment[variable])
-        if name in daemon:
-            return _Found(f"{config}: daemon.{name}", daemon[name])
+        if name in file.daemon:
+            return _Found(file.origin("daemon", name), file.daemon[name])
         return _Found("default", default)
 
     user = find("user", "")
     identity = _identity(user)
     return Settings(
-        listens=_listens(flags, environment, config, content, identity),
+        listens=_listens(flags, environment, file, identity),
         state_dir=_directory(find("state_dir", DEFAULT_STATE_DIR)),
         user=identity.user,
         uid=identity.uid,
         gid=identity.gid,
         change_user=identity.change,
-        metrics=_metrics(find("metrics", "off")),
+        metrics=metrics_addresses(find("metrics", ""), file.section("metrics"), lambda *path: file.origin("metrics", *path)),
+        exposition=exposition(file.section("metrics"), file.path, lambda *path: file.origin("metrics", *path)),
         log_level=_log_level(find("log_level", "info")),
-        limits=_limits(config, content),
-        tables=_tables(f"{config}: daemon.tables", daemon.get("tables", [])),
-        config=os.path.abspath(config) if config is not None else "",  # noqa: PTH100 - see _read_file
+        limits=file.limits().all_limits(),
+        tables=_tables(file),
+        config=os.path.abspath(file.path) if file.path is not None else "",  # noqa: PTH100 - see config_path
+        action=_action(flags.action, file),
+        marks=marks_of(file.content),
     )
 
 
-def _read_file(path: str) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - see keeper: pathlib costs the small process memory
-            content = tomllib.load(file)
-    except OSError as exc:
-        raise CannotRun(EX_CONFIG, f"the configuration file {path} can't be read: {exc.strerror}") from exc
-    except UnicodeDecodeError as exc:
-        raise CannotRun(EX_CONFIG, f"the configuration file {path} is not UTF-8: {exc.reason} at byte {exc.start}") from exc
-    except tomllib.TOMLDecodeError as exc:
-        raise CannotRun(EX_CONFIG, f"the configuration file {path} is not TOML: {exc}") from exc
-    _check_keys(f"{path}: ", content, _SECTIONS)
-    _check_keys(f"{path}: daemon.", content.get("daemon", {}), _DAEMON_KEYS)
-    for number, one in enumerate(content.get("table", []), 1):
-        if not isinstance(one, dict):
-            raise bad(f"{path}: table", one, "write each as a table of its own, under [[table]]")
-        _check_keys(f"{path}: table {number}.", one, _TABLE_KEYS)
-    for number, one in enumerate(content.get("listen", []), 1):
-        if not isinstance(one, dict):
-            raise bad(f"{path}: listen", one, "write each as a table of its own, under [[listen]]")
-        _check_keys(f"{path}: listen {number}.", one, _LISTEN_KEYS)
-        if "address" not in one:
-            raise CannotRun(EX_CONFIG, f'{path}: listen {number} has no address: add address = "unix:PATH"')
-    return content
-
-
-def _check_keys(prefix: str, table: Mapping[str, object], known: Mapping[str, type]) -> None:
-    for name, value in table.items():
-        if name not in known:
-            raise CannotRun(EX_CONFIG, f"{prefix}{name} is unknown (value {value!r}): the keys here are {', '.join(known)}")
-        if type(value) is not known[name]:
-            raise bad(f"{prefix}{name}", value, f"it must be {_TYPE_NAMES[known[name]]}")
+def _refuse_first(faults: list[Fault]) -> None:
+    if faults:
+        raise CannotRun(EX_CONFIG, str(faults[0]))
 
 
 def _identity(user: _Found) -> Identity:
@@ -147,15 +157,13 @@ def _identity(user: _Found) -> Identity:
         raise CannotRun(exc.exit_code, f"{user.origin}: {exc}") from exc
 
 
-def _listens(
-    flags: Flags, environment: Mapping[str, str], config: str | None, content: Mapping[str, Any], identity: Identity
-) -> tuple[Listen, ...]:
+def _listens(flags: Flags, environment: Mapping[str, str], file: _File, identity: Identity) -> tuple[Listen, ...]:
     if flags.listen:
         listens = [parse_listen("--listen", text, identity) for text in flags.listen]
     elif environment.get("MCASTD_LISTEN"):
         listens = [parse_listen("MCASTD_LISTEN", text, identity) for text in split_addresses(environment["MCASTD_LISTEN"])]
     else:
-        listens = _listens_of_file(config, content, identity)
+        listens = _listens_of_file(file, identity)
     if not listens:
         listens = [Listen(DEFAULT_SOCKET)]
     if len(listens) > LISTENS_MAX:
@@ -167,16 +175,16 @@ def _listens(
     return tuple(listens)
 
 
-def _listens_of_file(config: str | None, content: Mapping[str, Any], identity: Identity) -> list[Listen]:
+def _listens_of_file(file: _File, identity: Identity) -> list[Listen]:
     listens = []
-    for text in content.get("daemon", {}).get("listen", []):
-        origin = f"{config}: daemon.listen"
+    for at, text in enumerate(file.daemon.get("listen", [])):
+        origin = file.origin("daemon", "listen", at)
         if not isinstance(text, str):
             raise bad(origin, text, "it must be a list of strings")
         listens.append(parse_listen(origin, text, identity))
-    for number, one in enumerate(content.get("listen", []), 1):
+    for at, one in enumerate(file.content.get("listen", [])):
         options = {name: value for name, value in one.items() if name != "address"}
-        listens.append(make_listen(f"{config}: listen {number}", one["address"], options, identity))
+        listens.append(make_listen(file.origin("listen", at), one["address"], options, identity))
     return listens
 
 
@@ -186,69 +194,44 @@ def _directory(found: _Found) -> str:
     return os.path.normpath(found.value)
 
 
-def _metrics(found: _Found) -> str:
-    if found.value == "off":
-        return ""
-    if len(found.value) > _METRICS_MAX:
-        raise bad(found.origin, f"{found.value[:32]}...", f"HOST:PORT has at most {_METRICS_MAX} characters")
-    try:
-        metrics_host_port(found.value)
-    except ValueError:
-        raise bad(found.origin, found.value, "write HOST:PORT, [IPV6]:PORT or off") from None
-    return found.value
-
-
 def _log_level(found: _Found) -> str:
     if found.value not in LOG_LEVELS:
         raise bad(found.origin, found.value, f"choose {', '.join(LOG_LEVELS)}")
     return found.value
 
 
-def _limits(config: str | None, content: Mapping[str, Any]) -> Limits:
-    daemon, default = content.get("daemon", {}), Limits()
-    stop = _policy(f"{config}: daemon.unrouted", daemon.get("unrouted", "stop"))
-    if (count := len(content.get("table", []))) > TABLES_MAX + 1:
-        raise bad(f"{config}: table", f"{count} tables", f"at most {TABLES_MAX} can be open beside the default one")
-    other = set()
-    for number, one in enumerate(content.get("table", []), 1):
-        origin = f"{config}: table {number}."
-        if "number" not in one:
-            raise CannotRun(EX_CONFIG, f"{origin}number is missing: say which table it is (0 = the default one)")
-        if not 0 <= one["number"] <= TABLE_MAX:
-            raise bad(f"{origin}number", one["number"], f"a table is a number from 0 to {TABLE_MAX}")
-        if "unrouted" in one and _policy(f"{origin}unrouted", one["unrouted"]) != stop:
-            other.add(one["number"])
-
-    def number_of(name: str, default: int, high: int, low: int = 1) -> int:
-        value: int = daemon.get(name, default)
-        if not low <= value <= high:
-            raise bad(f"{config}: daemon.{name}", value, f"choose {low} to {high}")
-        return value
-
-    return Limits(
-        routes_max=number_of("routes_max", default.routes_max, ROUTES_MAX_LIMIT),
-        learned_max=number_of("learned_max", default.learned_max, ROUTES_MAX_LIMIT),
-        stops_max=number_of("stops_max", default.stops_max, ROUTES_MAX_LIMIT),
-        idle_timeout=float(number_of("idle_timeout", int(default.idle_timeout), 86_400)),
-        stop_unrouted=stop,
-        other_tables=frozenset(other),
-    )
+def _action(flag: str | None, file: _File) -> str:
+    """The script's path: from the command line or the file, never from the environment, and never from the server."""
+    found = _Found("default", "")
+    if flag is not None:
+        found = _Found("--action", flag)
+    elif "action" in file.daemon:
+        found = _Found(file.origin("daemon", "action"), file.daemon["action"])
+    path = found.value
+    if not path:
+        return ""
+    if not path.startswith("/") or not path.isprintable():
+        raise bad(found.origin, path, "write the absolute path of a program")
+    try:
+        info = os.stat(path)  # noqa: PTH116 - see config_path
+    except OSError as exc:
+        raise bad(found.origin, path, f"it can't be looked at: {exc.strerror}") from exc
+    if not stat.S_ISREG(info.st_mode) or not os.access(path, os.X_OK):
+        raise bad(found.origin, path, f"it is no program that can be executed: chmod +x {path}")
+    if info.st_mode & stat.S_IWOTH:
+        raise bad(found.origin, path, f"everybody may write it, and it is run with privileges: chmod o-w {path}")
+    return path
 
 
-def _policy(origin: str, value: str) -> bool:
-    if value not in _POLICIES:
-        raise bad(origin, value, "choose stop (a stop filter) or ignore")
-    return _POLICIES[value]
-
-
-def _tables(origin: str, values: list[object]) -> tuple[int, ...]:
-    tables = []
-    for value in values:
+def _tables(file: _File) -> tuple[int, ...]:
+    values, tables = file.daemon.get("tables", []), []
+    for at, value in enumerate(values):
+        origin = file.origin("daemon", "tables", at)
         if type(value) is not int or not 1 <= value <= TABLE_MAX:
             raise bad(origin, value, f"a table is a number from 1 to {TABLE_MAX}; table 0 is always open")
         if value in DEFAULT_TABLE_NUMBERS:
             raise bad(origin, value, "that is the default table, which is always open: leave it out")
         tables.append(value)
     if len(tables) > TABLES_MAX:
-        raise bad(origin, f"{len(tables)} tables", f"at most {TABLES_MAX} can be open at once")
+        raise bad(file.origin("daemon", "tables"), f"{len(tables)} tables", f"at most {TABLES_MAX} can be open at once")
     return tuple(dict.fromkeys(tables))

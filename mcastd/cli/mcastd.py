@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import mcastd
-from mcastd.cli.configuration import Flags, load_settings
+from mcastd.cli.configuration import DEFAULT_CONFIG, Flags
+from mcastd.cli.loading import FaultyConfiguration, load
 from mcastd.keeper import privileges
 from mcastd.keeper.failure import EX_OSERR, EX_USAGE, CannotRun
 from mcastd.keeper.keeper import Keeper
@@ -41,7 +42,9 @@ def parser() -> argparse.ArgumentParser:
         "77 capability missing, 78 configuration.",
         allow_abbrev=False,
     )
-    serve.add_argument("--config", metavar="FILE", help="configuration file, TOML [MCASTD_CONFIG]")
+    serve.add_argument(
+        "--config", metavar="FILE", help=f"configuration file, TOML (default: {DEFAULT_CONFIG}, where it exists) [MCASTD_CONFIG]"
+    )
     serve.add_argument(
         "--listen",
         metavar="ADDRESS",
@@ -54,21 +57,44 @@ def parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--metrics", metavar="ADDRESS", help="HOST:PORT of the metrics, or off (default: off) [MCASTD_METRICS]")
     serve.add_argument("--user", metavar="NAME", help="user of the server process (default: mcastd, else nobody) [MCASTD_USER]")
+    serve.add_argument("--action", metavar="PATH", help="program run when packets have made an entry, and after a reload")
     serve.add_argument("--log-level", metavar="LEVEL", help=f"{', '.join(LOG_LEVELS)} (default: info) [MCASTD_LOG_LEVEL]")
+    _add_check(commands)
     return top
+
+
+def _add_check(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    check = commands.add_parser(
+        "check",
+        help="check a configuration file",
+        description="Print what a configuration file and all that it includes would put in force, or all that is wrong with it.",
+        epilog="Exit codes: 0 it can be used, 64 command line, 78 it can't be used.",
+        allow_abbrev=False,
+    )
+    check.add_argument("file", metavar="FILE", nargs="?", default=DEFAULT_CONFIG, help=f"the file (default: {DEFAULT_CONFIG})")
+    check.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
 
 
 def main(arguments: Sequence[str] | None = None, *, server_command: Sequence[str] = SERVER_COMMAND) -> int:
     """Run the program and return its exit code; `server_command` is for tests of the keeper alone."""
     given = parser().parse_args(arguments)
+    if given.command == "check":
+        from mcastd.cli.check import check  # noqa: PLC0415 - the keeper has no use for it
+
+        return check(given.file, quiet=given.quiet)
     logs.configure("keeper", "info")
     sys.excepthook = logs.log_uncaught
     try:
-        flags = Flags(given.config, given.listen, given.state_dir, given.metrics, given.user, given.log_level)
-        settings = load_settings(flags, os.environ)
+        flags = Flags(given.config, given.listen, given.state_dir, given.metrics, given.user, given.log_level, given.action)
+        settings = load(flags, os.environ)
         logs.configure("keeper", settings.log_level)
         privileges.check()
         Keeper(settings, server_command).run()
+    except FaultyConfiguration as exc:
+        for fault in exc.faults:
+            _log.critical("%s", fault)
+        _log.critical("%s", exc, extra={"exit_code": exc.exit_code})
+        return exc.exit_code
     except CannotRun as exc:
         _log.critical("%s", exc, extra={"exit_code": exc.exit_code})
         return exc.exit_code

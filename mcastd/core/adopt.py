@@ -30,7 +30,8 @@ def adopt_entries(
     for key, paths, foreign in entries:
         route = routes.get(key)
         if route is None:
-            if foreign:
+            if foreign and key not in kernel.trees:
+                kernel.foreign.add(key)
                 continue
             _adopt_learned(kernel, key, paths, stops_max)
             tree = kernel.trees.get(key)

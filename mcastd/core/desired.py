@@ -7,6 +7,7 @@ together (group commit).
 from collections.abc import Callable, Iterable, Iterator
 
 from mcastd.model.address import Family
+from mcastd.model.join import JoinKey, JoinRecord
 from mcastd.model.owner import CONFIG_OWNER
 from mcastd.model.record import EffectiveSettings, Intent, InterfaceSettings, OwnerRecord, Stored
 from mcastd.model.route import Route, Template
@@ -16,7 +17,7 @@ from mcastd.model.template import is_template_key
 class Desired:
     """What all owners want."""
 
-    __slots__ = ("by_group", "entries", "owners", "routes", "settings")
+    __slots__ = ("by_group", "entries", "joins", "owners", "routes", "settings")
 
     def __init__(self) -> None:
         """Nobody wants anything."""
@@ -28,12 +29,14 @@ class Desired:
         """Routes by owner."""
         self.settings: dict[tuple[str, str], InterfaceSettings] = {}
         """By interface and owner."""
+        self.joins: dict[JoinKey, JoinRecord] = {}
 
     def load(self, stored: Stored) -> None:
         """Take what the store gave back; into an empty one."""
         self.routes = stored.routes
         self.owners = stored.owners
-        self.settings = stored.settings
+        self.settings = {key: said for key, said in stored.settings.items() if not said.silent}
+        self.joins = stored.joins
         for route in stored.routes.values():
             self.entries[route.owner] = self.entries.get(route.owner, 0) + 1
             if isinstance(route, Template):
@@ -65,6 +68,12 @@ class Desired:
                     del self.by_group[group_key(key)]
         return old
 
+    def put_joins(self, intent: Intent) -> None:
+        """The joins of an intent are in force."""
+        self.joins.update((record.key, record) for record in intent.join_puts)
+        for key in intent.join_deletes:
+            self.joins.pop(key, None)
+
     def effective_settings(self, interface: str) -> EffectiveSettings:
         """What holds for an interface."""
         return effective(interface, [said for (name, _), said in self.settings.items() if name == interface])
@@ -73,6 +82,7 @@ class Desired:
 def effective(interface: str, said: Iterable[InterfaceSettings]) -> EffectiveSettings:
     """What holds of what owners have said: thing by thing the latest word of anybody but "config"; else that of "config"."""
     thresholds: list[tuple[bool, int, int]] = []
+    discovery = (False, -1, False)
     pins: dict[int, tuple[bool, int, bool]] = {}
     for one in said:
         not_config = one.owner != CONFIG_OWNER
@@ -80,8 +90,11 @@ def effective(interface: str, said: Iterable[InterfaceSettings]) -> EffectiveSet
             thresholds.append((not_config, one.ttl_revision, one.ttl_threshold))
         for table, pinned, revision in one.pins:
             pins[table] = max(pins.get(table, (False, -1, False)), (not_config, revision, pinned))
+        if one.router_discovery is not None:
+            discovery = max(discovery, (not_config, one.discovery_revision, one.router_discovery))
     threshold = max(thresholds)[2] if thresholds else None
-    return EffectiveSettings(interface, threshold, frozenset(table for table, (_, _, pinned) in pins.items() if pinned))
+    pinned_tables = frozenset(table for table, (_, _, pinned) in pins.items() if pinned)
+    return EffectiveSettings(interface, threshold, pinned_tables, discovery[2])
 
 
 def group_key(key: bytes) -> bytes:
@@ -92,7 +105,19 @@ def group_key(key: bytes) -> bytes:
 class Draft:
     """Desired state as it will be once the writes prepared so far are committed."""
 
-    __slots__ = ("_below", "_groups", "_owners", "_routes", "_settings", "count", "intents", "next_revision", "revision")
+    __slots__ = (
+        "_below",
+        "_groups",
+        "_joins",
+        "_owners",
+        "_routes",
+        "_settings",
+        "count",
+        "intents",
+        "joins_count",
+        "next_revision",
+        "revision",
+    )
 
     def __init__(self, below: Desired, revision: int, next_revision: Callable[[], int]) -> None:
         """Start from what is, at the current revision; `next_revision` hands out one that nothing has."""
@@ -101,7 +126,9 @@ class Draft:
         self._groups: dict[bytes, dict[bytes, None]] = {}
         self._owners: dict[str, OwnerRecord] = {}
         self._settings: dict[tuple[str, str], InterfaceSettings] = {}
+        self._joins: dict[JoinKey, JoinRecord | None] = {}
         self.count = len(below.routes)
+        self.joins_count = len(below.joins)
         self.revision = revision
         self.next_revision = next_revision
         self.intents: list[Intent] = []
@@ -124,6 +151,21 @@ class Draft:
             if changed is not None:
                 yield changed
 
+    def join(self, key: JoinKey) -> JoinRecord | None:
+        """The join of this key."""
+        if key in self._joins:
+            return self._joins[key]
+        return self._below.joins.get(key)
+
+    def joins(self) -> Iterator[JoinRecord]:
+        """All joins."""
+        for key, record in self._below.joins.items():
+            if key not in self._joins:
+                yield record
+        for changed in self._joins.values():
+            if changed is not None:
+                yield changed
+
     def of_group(self, group: bytes) -> Iterator[Template]:
         """Templates and shared trees of one `group_key`."""
         for key in {**self._below.by_group.get(group, {}), **self._groups.get(group, {})}:
@@ -140,6 +182,11 @@ class Draft:
         key = (interface, owner)
         return self._settings.get(key) or self._below.settings.get(key) or InterfaceSettings(interface, owner)
 
+    def settings_of(self, owner: str) -> list[InterfaceSettings]:
+        """What this owner has set of all interfaces."""
+        keys = [key for key in {**self._below.settings, **self._settings} if key[1] == owner]
+        return [said for key in keys if not (said := self.settings(*key)).silent]
+
     def effective_settings(self, interface: str) -> EffectiveSettings:
         """What holds for an interface, as it stands."""
         keys = [key for key in {**self._below.settings, **self._settings} if key[0] == interface]
@@ -153,5 +200,12 @@ class Draft:
                 self._groups.setdefault(group_key(key), {})[key] = None
         self._owners.update((o.name, o) for o in intent.owners)
         self._settings.update(((s.interface, s.owner), s) for s in intent.settings)
+        self._absorb_joins(intent)
         self.count += grown
         self.intents.append(intent)
+
+    def _absorb_joins(self, intent: Intent) -> None:
+        self.joins_count += sum(self.join(record.key) is None for record in intent.join_puts)
+        self.joins_count -= sum(self.join(key) is not None for key in intent.join_deletes)
+        self._joins.update((record.key, record) for record in intent.join_puts)
+        self._joins.update((key, None) for key in intent.join_deletes)

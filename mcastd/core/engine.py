@@ -11,20 +11,23 @@ plan will bring about, KernelTable.actual what the kernel has acknowledged.
 import os
 from collections.abc import Container, Generator, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from itertools import chain
 
 from mcastd.core.adopt import adopt_entries
+from mcastd.core.commits import Commits
 from mcastd.core.desired import Desired, Draft
 from mcastd.core.entries import Entries
-from mcastd.core.learning import Caps, covered, forget, learn, move, next_templates, sweep, tally, templates_set, under
+from mcastd.core.feed import Feed, UpcallNote
+from mcastd.core.joins import JoinBook
+from mcastd.core.learning import Caps, covered, forget, learn, move, next_templates, sweep, tally, templates_set
 from mcastd.core.plan import Work, WorkQueue
 from mcastd.core.roster import Roster
+from mcastd.core.sources import QUIET_SECONDS, Sources
 from mcastd.core.tables import KernelTable
-from mcastd.core.templates import tree_key
+from mcastd.core.unused import UnusedTables
 from mcastd.model.address import Family, split_key
 from mcastd.model.effect import (
-    BATCH,
     AddVif,
+    CloseTable,
     DeleteMfc,
     DelVif,
     Effect,
@@ -35,10 +38,9 @@ from mcastd.model.effect import (
 )
 from mcastd.model.errors import Problem, Reason
 from mcastd.model.event import AdoptedEntry, AdoptedVif, Answer, LinkEvent, UpcallKind
+from mcastd.model.join import JoinKey
 from mcastd.model.limits import Limits
 from mcastd.model.record import Intent, Stored
-from mcastd.model.route import Route, Template
-from mcastd.model.template import TemplateKey, is_template_key, unpack_template_key
 
 SHAPES_AT_ONCE = 100
 """Shapes that are resolved between two yields: some 5 ms."""
@@ -63,17 +65,24 @@ class Engine:
         self.routes_max = limits.routes_max
         self.desired = Desired()
         self.desired.load(stored)
-        self.roster = Roster(self.next_revision)
+        self.feed = Feed()
+        self.sources = Sources(self.feed)
+        self.roster = Roster(self.next_revision, self.feed)
         self.world, self.tables = self.roster.world, self.roster.tables
-        self.entries = Entries(self.desired, self.roster, self.next_revision)
+        self.joins = JoinBook(self.world, limits.memberships_max, self._joins_changed)
+        self.entries = Entries(self.desired, self.roster, self.sources, self.feed, self.next_revision)
+        self.unused = UnusedTables(self.roster)
         self._queue = WorkQueue()
+        self._commits = Commits(self.desired, self.roster, self.joins, self.sources, self.feed, self._queue)
         self._visible: int | None = None
         self._turn: Work | None = None
         self._unanswered = 0
+        self._step: list[ProgramMfc | DeleteMfc] = []
         for route in stored.routes.values():
             self.roster.join(route)
         for interface in {name for name, _ in stored.settings}:
             self.roster.apply_settings(self.desired.effective_settings(interface), Work())
+        self.joins.load(stored.joins.values(), (route for route in stored.routes.values() if route.join))
 
     # --- writes ------------------------------------------------------------------------------------------------------
 
@@ -98,60 +107,13 @@ class Engine:
 
     def commit(self, intent: Intent) -> Generator[None, None, Work]:
         """Put a durable intent in force; yields between slices of BATCH routes, returns the work that programs it."""
-        work = Work()
-        desired = self.desired
-        desired.owners.update((o.name, o) for o in intent.owners)
-        for said in intent.settings:
-            desired.settings[said.interface, said.owner] = said
-            self.roster.apply_settings(desired.effective_settings(said.interface), work)
-        puts, deletes = intent.puts, intent.deletes
-        for at in range(0, len(puts), BATCH):
-            part = puts[at : at + BATCH]
-            for route in part:
-                old = desired.put(route)
-                if old is None:
-                    route.installed_at, route.problem = 0.0, None  # A route that is restored had another life.
-                    self.roster.join(route)
-                else:
-                    route.installed_at = old.installed_at
-                    self.roster.leave_for(route, old)
-            work.add(self._entry_keys(part))
-            yield
-        for at in range(0, len(deletes), BATCH):
-            part_keys = deletes[at : at + BATCH]
-            for key in part_keys:
-                gone = desired.delete(key)
-                if gone is not None:
-                    self.roster.leave(gone)
-                    self.roster.hand_over(gone)
-                    if isinstance(gone, Template) and gone.shared_tree:
-                        work.add((tree_key(key),))
-            work.add(part_keys)
-            yield
-        work.add(self._learned_under(key for key in self._changed(intent) if is_template_key(key)))
-        self.enqueue(work)
-        return work
+        return self._commits.commit(intent)
 
-    def _changed(self, intent: Intent) -> Iterator[bytes]:
-        return chain((route.key for route in intent.puts), intent.deletes)
-
-    def _entry_keys(self, routes: Iterable[Route]) -> Iterator[bytes]:
-        """Keys of the entries that the routes are about; a template has a key of its own, which marks its turn."""
-        for route in routes:
-            yield route.key
-            if isinstance(route, Template):
-                yield tree_key(route.key)
-
-    def _learned_under(self, keys: Iterable[bytes]) -> Iterator[bytes]:
-        """Learned entries that these templates and trees have a say in: who writes them waits until all of those follow."""
-        touched: dict[KernelTable, list[TemplateKey]] = {}
-        for key in keys:
-            parts = unpack_template_key(key)
-            kernel = self.tables.get((parts.table, parts.family))
-            if kernel is not None and kernel.learned:
-                touched.setdefault(kernel, []).append(parts)
-        for kernel, templates in touched.items():
-            yield from under(kernel, templates)
+    def _joins_changed(self, keys: list[JoinKey]) -> None:
+        """Tell the feed of joins, and of the routes that make them: their error is another."""
+        self.feed.joins(keys)
+        wishes = (self.joins.wishes.get(key) for key in keys)
+        self.feed.routes([key for wish in wishes if wish is not None for key in wish.routes])
 
     @property
     def failed(self) -> dict[bytes, None]:
@@ -177,6 +139,8 @@ class Engine:
         note = self.roster.book.note(event)
         if not note.names:
             return
+        self.feed.interfaces(note.names)
+        self.sources.links_gone(self.world.by_name.__contains__)
         changed = {link.ifindex for link in note.changed}.union(note.gone)
         self.world.refused = {k: p for k, p in self.world.refused.items() if k[2] not in changed}
         for kernel in self.tables.values():
@@ -193,15 +157,34 @@ class Engine:
                 work = Work()
                 yield
         self.enqueue(work)
+        yield from self.joins.links(note.names, note.gone, changed)
 
-    def missing(self, table: int, family: Family, present: Container[bytes]) -> int:
-        """The kernel holds only these of a table's entries: put back the others that we think are there. How many."""
-        kernel = self.roster.kernel(table, family)
-        gone = [key for key in kernel.actual if key not in present]
-        for key in gone:
-            self._doubt(kernel, key)
-        self.enqueue(Work(gone))
-        return len(gone)
+    def put_back(self, kernel: KernelTable, keys: list[bytes]) -> Work:
+        """Entries of ours that somebody else has removed or changed: they are written again, in place where they are there."""
+        doubtful: list[bytes] = []
+        for key in keys:
+            kernel.doubt(key)
+            route = self.entries.route_of(kernel, key)
+            if route is not None:
+                route.installed_at = 0.0  # Until it is written again it is not PROGRAMMED.
+                doubtful.append(route.key)
+        self.feed.routes(doubtful)
+        work = Work(keys)
+        self.enqueue(work)
+        return work
+
+    def has(self, key: bytes) -> bool:
+        """Whether somebody wants an entry of this key, or it is ours in the kernel: then it is nobody else's."""
+        kernel = self.roster.kernel_of(key)
+        return key in self.desired.routes or (kernel is not None and key in kernel.actual)
+
+    def being_written(self) -> set[bytes]:
+        """Keys of the step under way: what the kernel has of them may be newer than `KernelTable.actual`."""
+        return set().union(*(effect.keys for effect in self._step)) if self._unanswered else set()
+
+    def being_deleted(self) -> set[bytes]:
+        """Those of them that are deleted."""
+        return set().union(*(one.keys for one in self._step if isinstance(one, DeleteMfc))) if self._unanswered else set()
 
     def vifs_gone(self, table: int, family: Family, numbers: Iterable[int]) -> None:
         """The kernel has these VIFs no more though their links are there (which went and came back unheard): make them anew."""
@@ -257,24 +240,18 @@ class Engine:
     def lost(self, key: bytes) -> bool:
         """The kernel says, by an upcall, that it has no such entry although we put it there: put it back. Whether we did."""
         kernel = self.roster.kernel_of(key)
-        if kernel is None or key not in kernel.actual:
+        have = kernel.actual.get(key) if kernel is not None else None
+        if kernel is None or have is None or not have.packed:  # The last: it is about to be written anyway.
             return False
-        self._doubt(kernel, key)
-        self.enqueue(Work((key,)))
+        self.put_back(kernel, [key])
         return True
-
-    def _doubt(self, kernel: KernelTable, key: bytes) -> None:
-        """Whether the kernel has the entry is not known: until it is written again the route is not PROGRAMMED."""
-        kernel.doubt(key)
-        route = self.desired.routes.get(key)
-        if route is not None:
-            route.installed_at = 0.0
 
     def upcall(self, key: bytes, kind: UpcallKind, vif: int, answer: Answer, template: bytes, now: float) -> None:
         """Take note of an upcall, and of what the keeper did about it."""
         kernel = self.roster.kernel_of(key)
         if kernel is None:
             return
+        self._note_upcall(kernel, key, kind, vif, template if answer in {Answer.INSTALLED, Answer.ELSEWHERE} else b"", now)
         tally(kernel, answer, template)
         old = kind is UpcallKind.NOCACHE and now < kernel.dumped_at
         if old and (key in kernel.actual or answer not in {Answer.NONE, Answer.CAPPED}):
@@ -286,8 +263,16 @@ class Engine:
         elif look := answer in {Answer.INSTALLED, Answer.ELSEWHERE}:
             # The keeper was faster than the route, or than its own check: the entry does what a template says.
             kernel.programmed(key, kernel.unlike())
+        self.sources.note(kernel, key, kind, vif, answer, self.desired.routes.get(key), now)
         if look:
             self.enqueue(Work((key,)))
+
+    def _note_upcall(self, kernel: KernelTable, key: bytes, kind: UpcallKind, vif: int, template: bytes, now: float) -> None:
+        """For those who follow upcalls; one whose VIF is not in the map any more came in nobody knows where."""
+        slot = kernel.vifs.slots[vif] if vif < len(kernel.vifs.slots) else None
+        shape = kernel.by_name.get(template)
+        if slot is not None and kind in {UpcallKind.NOCACHE, UpcallKind.WRONGVIF}:
+            self.feed.upcall(UpcallNote(now, kind, key, slot.name, shape.route.key if shape is not None else b""))
 
     def records_lost(self, table: int, family: Family) -> None:
         """The keeper has answered upcalls of which we shall not hear: what it may have overwritten is written again."""
@@ -307,7 +292,19 @@ class Engine:
             routes, trees = self.desired.routes, kernel.trees
             # Of exact routes only those are looked at that should have no entry: the keeper may have made one unheard.
             ours = (one for one in found if one[0] not in trees and (one[0] not in routes or one[0] not in kernel.actual))
-            self.enqueue(sweep(kernel, ours, routes, self.limits.idle_timeout, now))
+            self.enqueue(sweep(kernel, self._stopped(kernel, ours, now), routes, self.limits.idle_timeout, now))
+
+    def _stopped(
+        self, kernel: KernelTable, found: Iterable[tuple[bytes, float, int, int]], now: float
+    ) -> Iterator[tuple[bytes, float, int, int]]:
+        """The entries as they are found; what stop filters have dropped of late is taken note of on the way."""
+        for one in found:
+            learned = kernel.learned.get(one[0])
+            if learned is not None and learned.shape is None and learned.stop_wanted and 0 <= one[1] < QUIET_SECONDS:
+                link = self.world.by_index.get(learned.ifindex)
+                if link is not None:
+                    self.sources.stopped(one[0], link.name, now - one[1])
+            yield one
 
     def flush(self, keys: AbstractSet[bytes]) -> tuple[Work, int]:
         """Forget these learned entries; packets that still come make them anew. The work, and how many there were."""
@@ -358,6 +355,8 @@ class Engine:
 
     def pull(self, now: float) -> list[Effect]:
         """The next step: effects to carry out in order, each answered by `push` before the next pull; empty = all is done."""
+        if (closing := self.unused.pull()) is not None:
+            return [closing]
         for kernel in self.tables.values():
             if kernel.opened:
                 if step := self._vif_step(kernel) or self._template_step(kernel):
@@ -366,9 +365,9 @@ class Engine:
                 return [OpenTable(kernel.table)]
         while (turn := self._queue.next()) is not None:
             work, keys = turn
-            if step := self.entries.step(keys, now):
-                self._turn, self._unanswered = work, len(step)
-                return step
+            if changes := self.entries.step(keys, now):
+                self._turn, self._unanswered, self._step = work, len(changes), changes
+                return [*changes]
             self._queue.took(work)
         return []
 
@@ -384,13 +383,15 @@ class Engine:
             case AddVif():
                 self._vif_added(effect, result)  # type: ignore[arg-type]
             case DelVif():
-                self.tables[effect.table, effect.family].vifs.deleted(effect.vif)
+                self._vif_deleted(effect)
             case SetVifMap():
                 kernel = self.tables[effect.table, effect.family]
                 if kernel.vifs.map_acknowledged(frozenset(entry[0] for entry in effect.entries)):
                     self.enqueue(self.roster.feed_starved(kernel))
             case SetTemplates():
                 self.enqueue(templates_set(self.tables[effect.table, effect.family], effect))
+            case CloseTable():
+                return  # It was forgotten when this was pulled.
             case OpenTable():
                 self.opened(effect.table, result)  # type: ignore[arg-type]
 
@@ -419,8 +420,16 @@ class Engine:
         effect = next_templates(kernel, self.limits.learned_max)
         return [] if effect is None else [effect]
 
+    def _vif_deleted(self, effect: DelVif) -> None:
+        vifs = self.tables[effect.table, effect.family].vifs
+        slot = vifs.slots[effect.vif]
+        vifs.deleted(effect.vif)
+        if slot is not None:
+            self.feed.touch((slot.name,))
+
     def _vif_added(self, effect: AddVif, number: int) -> None:
         kernel = self.tables[effect.table, effect.family]
+        self.feed.touch((effect.name,))
         if not kernel.vifs.added(effect.vif, number):
             return
         text = f"the kernel made no VIF of {effect.name} in table {effect.table}: {os.strerror(number)}"

@@ -5,11 +5,13 @@ import os
 from collections.abc import Callable, Sequence
 
 from mcastd.core.desired import Desired
+from mcastd.core.feed import Feed
 from mcastd.core.learning import wanted
 from mcastd.core.roster import Roster
 from mcastd.core.shapes import Shape
+from mcastd.core.sources import Sources
 from mcastd.core.tables import KernelTable
-from mcastd.model.effect import DeleteMfc, Effect, ProgramMfc
+from mcastd.model.effect import DeleteMfc, ProgramMfc
 from mcastd.model.errors import Problem, Reason
 from mcastd.model.route import Forwarding, Route
 from mcastd.model.template import TEMPLATE_MARK, key_text
@@ -21,66 +23,96 @@ Errnos = Sequence[int] | None
 class Entries:
     """Compares what is wanted with what the kernel has acknowledged."""
 
-    def __init__(self, desired: Desired, roster: Roster, next_revision: Callable[[], int]) -> None:
-        """Look at these."""
+    def __init__(self, desired: Desired, roster: Roster, sources: Sources, feed: Feed, next_revision: Callable[[], int]) -> None:
+        """Look at these; the feed is told of routes whose state is another, the sources of traffic that is forwarded now."""
+        self._sources = sources
+        self._feed = feed
         self._desired = desired
         self._roster = roster
         self._next_revision = next_revision
         self.failed: dict[bytes, None] = {}
         """Keys whose last effect the kernel refused."""
 
-    def step(self, keys: list[bytes], now: float) -> list[Effect]:
+    def step(self, keys: list[bytes], now: float) -> list[ProgramMfc | DeleteMfc]:
         """Compare what is wanted with what the kernel has, for these keys: creations and changes, then deletions."""
-        routes = self._desired.routes
         programs: dict[KernelTable, tuple[list[bytes], list[Forwarding]]] = {}
         deletes: dict[KernelTable, list[bytes]] = {}
+        told: list[bytes] = []
         for key in keys:
-            if key[0] >= TEMPLATE_MARK:
-                continue  # Its turn has come: what the keeper had to be told has been.
-            route = routes.get(key)
-            if route is None:
-                kernel = self._roster.kernel_of(key)
-                want = wanted(kernel, key) if kernel is not None else None
-                route = self._tree_route(kernel, key)
-            else:
-                shape: Shape = route.fate  # type: ignore[assignment] # Routes in force have a Shape.
-                kernel, want = shape.kernel, shape.forwarding
-            if kernel is None:
-                continue
-            have = kernel.actual.get(key)
-            if want is None:
-                if have is not None:
-                    deletes.setdefault(kernel, []).append(key)
-                elif key in self.failed:
-                    self._recovered(key, route)
-            elif have is want or (have is not None and have.packed == want.packed):
-                self._in_force(key, route, now)
-            else:
+            kernel, route, want = self._look(key)
+            have = kernel.actual.get(key) if kernel is not None else None
+            if kernel is not None and want is not None and have is not want and (have is None or have.packed != want.packed):
                 batch = programs.get(kernel)
                 if batch is None:
                     batch = programs[kernel] = ([], [])
                 batch[0].append(key)
                 batch[1].append(want)
-        step: list[Effect] = [ProgramMfc(k.table, k.family, *batch) for k, batch in programs.items()]
+            elif kernel is not None and want is None and have is not None:
+                deletes.setdefault(kernel, []).append(key)
+            else:
+                self._as_wanted(key, route, now, there=want is not None)
+                if route is not None:
+                    told.append(route.key)
+        step: list[ProgramMfc | DeleteMfc] = [ProgramMfc(k.table, k.family, *batch) for k, batch in programs.items()]
         step.extend(DeleteMfc(k.table, k.family, batch) for k, batch in deletes.items())
+        self._feed.routes(told)
         return step
+
+    def _look(self, key: bytes) -> tuple[KernelTable | None, Route | None, Forwarding | None]:
+        """Where an entry lives, the route that asks for it, and what it should do; a template's own key has no entry."""
+        route = self._desired.routes.get(key)
+        if key[0] >= TEMPLATE_MARK:  # Its turn has come: what the keeper had to be told has been.
+            return None, route, None
+        if route is not None:
+            shape: Shape = route.fate  # type: ignore[assignment] # Routes in force have a Shape.
+            return shape.kernel, route, shape.forwarding
+        kernel = self._roster.kernel_of(key)
+        if kernel is None:
+            return None, None, None
+        return kernel, self.tree_route(kernel, key), wanted(kernel, key)
+
+    def _as_wanted(self, key: bytes, route: Route | None, now: float, *, there: bool) -> None:
+        """Nothing is to be done about an entry: the kernel has it, or has none and none is wanted."""
+        if there:
+            self._in_force(key, route, now)
+        elif key in self.failed:
+            self._recovered(key, route)
 
     def programmed(self, effect: ProgramMfc, errnos: Errnos, now: float) -> None:
         """What came of a batch of MRT_ADD_MFC."""
-        kernel, routes = self._roster.tables[effect.table, effect.family], self._desired.routes
+        kernel = self._roster.tables[effect.table, effect.family]
+        changed: list[bytes] = []
         for at, (key, forwarding) in enumerate(zip(effect.keys, effect.forwardings, strict=True)):
-            route = routes.get(key) or self._tree_route(kernel, key)
+            route = self.route_of(kernel, key)
+            if route is not None:
+                changed.append(route.key)
             if errnos is not None and errnos[at]:
                 self._refused(key, route, "MRT_ADD_MFC", errnos[at])
                 continue
             kernel.programmed(key, forwarding)
             self._in_force(key, route, now)
+        self._feed.routes(changed)
+        if self._sources.all:
+            self._forwarded(kernel, effect.keys)
+
+    def _forwarded(self, kernel: KernelTable, keys: list[bytes]) -> None:
+        """The kernel forwards these (or is stopped from calling): those of routes and templates are no unrouted sources."""
+        for key in keys:
+            route, learned = self._desired.routes.get(key), kernel.learned.get(key)
+            if route is not None:
+                self._sources.covered(key, route.paths.iif)
+            elif learned is not None and learned.shape is not None:
+                link = self._roster.world.by_index.get(learned.ifindex)
+                self._sources.covered(key, link.name if link is not None else "")
 
     def deleted(self, effect: DeleteMfc, errnos: Errnos) -> None:
         """What came of a batch of MRT_DEL_MFC; ENOENT is as good as done."""
-        kernel, routes = self._roster.tables[effect.table, effect.family], self._desired.routes
+        kernel = self._roster.tables[effect.table, effect.family]
+        changed: list[bytes] = []
         for at, key in enumerate(effect.keys):
-            route = routes.get(key) or self._tree_route(kernel, key)
+            route = self.route_of(kernel, key)
+            if route is not None:
+                changed.append(route.key)
             if errnos is not None and errnos[at] not in {0, errno.ENOENT}:
                 self._refused(key, route, "MRT_DEL_MFC", errnos[at])
                 continue
@@ -89,6 +121,7 @@ class Entries:
                 route.installed_at = 0.0
             if key in self.failed:
                 self._recovered(key, route)
+        self._feed.routes(changed)
 
     def _in_force(self, key: bytes, route: Route | None, now: float) -> None:
         """The kernel has the route's entry."""
@@ -113,7 +146,11 @@ class Entries:
             route.problem = Problem(Reason.KERNEL_ERROR, text, {"errno": str(number), "call": call})
             route.revision = self._next_revision()
 
-    def _tree_route(self, kernel: KernelTable | None, key: bytes) -> Route | None:
+    def route_of(self, kernel: KernelTable, key: bytes) -> Route | None:
+        """The route that asks for an entry: an exact one, or a shared tree."""
+        return self._desired.routes.get(key) or self.tree_route(kernel, key)
+
+    def tree_route(self, kernel: KernelTable | None, key: bytes) -> Route | None:
         """The shared tree behind an entry, if it is one's."""
         tree = kernel.trees.get(key) if kernel is not None else None
         return tree.route if tree is not None else None

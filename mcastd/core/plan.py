@@ -8,19 +8,25 @@ single route never waits behind a hundred thousand.
 from collections import deque
 from collections.abc import Iterable
 
+from mcastd.core.memberships import JoinWork
 from mcastd.model.effect import BATCH
 
 
 class Work:
     """Keys to bring into line; finished when each has been looked at and its effect, if any, has been answered."""
 
-    __slots__ = ("_at", "_keys", "finished")
+    __slots__ = ("_at", "_keys", "finished", "growing", "joins", "parked")
 
-    def __init__(self, keys: Iterable[bytes] = ()) -> None:
-        """Look at these, in this order."""
+    def __init__(self, keys: Iterable[bytes] = (), *, growing: bool = False) -> None:
+        """Look at these, in this order; `growing`: more will come while it is in the queue, until it is `complete`."""
         self._keys = list(keys)
         self._at = 0
+        self.growing = growing
+        self.parked = False
+        """Whether it is out of the queue until more keys come."""
         self.finished = False
+        self.joins: JoinWork | None = None
+        """What the same write joins and leaves, if anything."""
 
     def add(self, keys: Iterable[bytes]) -> None:
         """Look at these as well."""
@@ -65,9 +71,25 @@ class WorkQueue:
         return work, work.take()
 
     def took(self, work: Work) -> None:
-        """The batch was answered: the work goes to the end of the round, or is done."""
+        """The batch was answered: the work goes to the end of the round, or is done, or waits for more keys."""
         if work.remaining:
             self._works.append(work)
+        elif work.growing:
+            work.parked = True
         else:
             work.finished = True
             self.finished.append(work)
+
+    def grown(self, work: Work) -> None:
+        """A growing work has more keys."""
+        if work.parked and work.remaining:
+            work.parked = False
+            self._works.append(work)
+
+    def complete(self, work: Work) -> None:
+        """A growing work has all its keys."""
+        self.grown(work)
+        work.growing = False
+        if work.parked:
+            work.parked = False
+            self.took(work)

@@ -6,21 +6,28 @@ Each function is a generator that yields between slices of BATCH items, so that 
 from collections.abc import Callable, Generator
 from dataclasses import replace
 
+from mcastd.core.configure import NOW, configure, count_routes_alone
 from mcastd.core.desired import Draft, group_key
+from mcastd.core.prepare_joins import JoinsDraft, prepare_joins
 from mcastd.model.effect import BATCH
 from mcastd.model.errors import McastdError, Problem, Reason
+from mcastd.model.limits import JOINS_MAX
 from mcastd.model.record import InterfaceSettings, OwnerRecord, Pin
 from mcastd.model.route import Action, Oif, Paths, Route, Template
 from mcastd.model.template import key_text
 from mcastd.model.write import (
     Change,
+    Configure,
+    DeleteJoins,
     DeleteRoutes,
     Outcome,
     Patch,
     PatchRoutes,
+    PutJoins,
     PutRoutes,
     ReplaceRoutes,
     Restore,
+    RestoreJoins,
     SetInterface,
     Write,
     WriteOptions,
@@ -29,13 +36,10 @@ from mcastd.model.write import (
 OIFS_MAX = 64
 """Names and globs among the oifs of one route."""
 
-NOW = -1
-"""Stands for the revision of the write that is being prepared."""
-
 Preparation = Generator[None, None, Outcome]
 
 
-def prepare(draft: Draft, write: Write, routes_max: int) -> Preparation:
+def prepare(draft: Draft, write: Write, routes_max: int, joins_max: int = JOINS_MAX) -> Preparation:
     """Prepare any write; McastdError if it is refused as a whole, and then the draft is as it was."""
     options = write.options
     _check_preconditions(draft, options)
@@ -54,14 +58,21 @@ def prepare(draft: Draft, write: Write, routes_max: int) -> Preparation:
             _set_interface(local, write)
         case Restore():
             yield from _restore(local, write)
-    _finish(draft, local, routes_max)
+        case Configure():
+            yield from _replace(local, ReplaceRoutes(options, write.routes, allow_empty=True))
+            yield from configure(draft, local.joins, write, outcome)
+        case PutJoins() | DeleteJoins() | RestoreJoins():
+            yield from prepare_joins(local.joins, write)
+    _finish(draft, local, routes_max, joins_max)
+    if isinstance(write, Configure):
+        count_routes_alone(outcome)
     return outcome
 
 
 class _Local:
     """One write on top of a draft."""
 
-    __slots__ = ("changed", "draft", "groups", "options", "outcome", "surplus")
+    __slots__ = ("changed", "draft", "groups", "joins", "options", "outcome", "surplus")
 
     def __init__(self, draft: Draft, options: WriteOptions, outcome: Outcome) -> None:
         self.draft = draft
@@ -69,6 +80,7 @@ class _Local:
         self.outcome = outcome
         self.changed: dict[bytes, Route | None] = {}
         self.groups: dict[bytes, dict[bytes, None]] = {}
+        self.joins = JoinsDraft(draft, outcome)
         self.surplus: Callable[[bytes], bool] = lambda _: False
         """Whether the route of a key is deleted by this write, later on."""
 
@@ -259,6 +271,9 @@ def _set_interface(local: _Local, write: SetInterface) -> None:
         if said is not pinned or (write.table in holds.pinned_tables) is not pinned:
             others = [pin for pin in old.pins if pin.table != write.table]
             new = replace(new, pins=tuple(sorted([*others, Pin(write.table, pinned, NOW)])))
+    discovery = write.router_discovery
+    if discovery is not None and not old.router_discovery is discovery is holds.router_discovery:
+        new = replace(new, router_discovery=discovery, discovery_revision=NOW)
     if new is old:
         outcome.unchanged += 1
     else:
@@ -269,10 +284,12 @@ def _set_interface(local: _Local, write: SetInterface) -> None:
 def _dated(said: InterfaceSettings, revision: int) -> InterfaceSettings:
     """What is said now, with its revision."""
     pins = tuple(pin._replace(revision=revision) if pin.revision == NOW else pin for pin in said.pins)
-    return replace(said, ttl_revision=revision if said.ttl_revision == NOW else said.ttl_revision, pins=pins)
+    ttl_revision = revision if said.ttl_revision == NOW else said.ttl_revision
+    discovery_revision = revision if said.discovery_revision == NOW else said.discovery_revision
+    return replace(said, ttl_revision=ttl_revision, pins=pins, discovery_revision=discovery_revision)
 
 
-def _finish(draft: Draft, local: _Local, routes_max: int) -> None:
+def _finish(draft: Draft, local: _Local, routes_max: int, joins_max: int) -> None:
     """Check the limits, then let the draft have it."""
     outcome, options, intent = local.outcome, local.options, local.outcome.intent
     if options.all_or_nothing and outcome.refused:
@@ -282,12 +299,13 @@ def _finish(draft: Draft, local: _Local, routes_max: int) -> None:
     intent.puts = [route for route in changed.values() if route is not None]
     if len(intent.puts) < len(changed):
         intent.deletes = [key for key, route in changed.items() if route is None]
-    grown = outcome.created - outcome.deleted
+    grown = outcome.created - outcome.deleted - local.joins.grown
     if grown > 0 and draft.count + grown > routes_max:
         text = (
             f"{draft.count + grown} routes would be more than the {routes_max} allowed (setting routes_max): nothing was changed"
         )
         raise McastdError(Reason.ROUTE_LIMIT, text, limit=routes_max, would=draft.count + grown)
+    local.joins.settle(intent, joins_max)
     wanted = bool(intent) or options.epoch > draft.owner(options.owner).epoch
     if options.validate_only or not wanted:
         outcome.revision = draft.revision
@@ -296,6 +314,8 @@ def _finish(draft: Draft, local: _Local, routes_max: int) -> None:
     outcome.revision = draft.revision = draft.next_revision()
     for route in intent.puts:
         route.revision = outcome.revision
+    for record in intent.join_puts:
+        record.revision = outcome.revision
     intent.settings = [_dated(said, outcome.revision) for said in intent.settings]
     _touch_owners(draft, local)
     draft.absorb(intent, changed, grown)
@@ -306,7 +326,7 @@ def _touch_owners(draft: Draft, local: _Local) -> None:
     outcome, options, intent = local.outcome, local.options, local.outcome.intent
     caller = draft.owner(options.owner)
     touched = set()
-    if intent.puts or intent.deletes or intent.settings:
+    if intent:
         touched.add(options.owner)
         if options.take_over:
             touched.update(c.before.owner for c in outcome.changes if c.before is not None and c.problem is None)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from mcastd.core.feed import Feed
 from mcastd.core.learning import forget, under
 from mcastd.core.linkbook import LinkBook
 from mcastd.core.plan import Work
@@ -17,11 +18,14 @@ from mcastd.model.template import unpack_template_key
 class Roster:
     """Tables, the shapes in them, and the links they depend on."""
 
-    def __init__(self, next_revision: Callable[[], int]) -> None:
-        """Nothing lives here; `next_revision` hands out one for each change of a shape."""
+    def __init__(self, next_revision: Callable[[], int], feed: Feed) -> None:
+        """Nothing lives here; `next_revision` hands out one for each change of a shape, of which the feed is told."""
+        self._feed = feed
         self.world = World()
         self.book = LinkBook(self.world)
         self.tables: dict[tuple[int, Family], KernelTable] = {}
+        self._crowd: dict[Shape, None] = {}
+        """Shapes that routes have joined or left since interfaces were touched last."""
         self._by_key: dict[tuple[bytes, int], KernelTable] = {}
         """The same tables by the first 4 bytes and the length of their routes' keys."""
         self._next_revision = next_revision
@@ -33,6 +37,12 @@ class Roster:
             kernel = self.tables[table, family] = KernelTable(table, family)
             self._by_key[exact_prefix(table, family)] = kernel
         return kernel
+
+    def renew(self, table: int, family: Family) -> None:
+        """Forget all that is known of a table and family in which nothing lives: its sockets are being closed."""
+        if self.tables.pop((table, family), None) is not None:
+            self.kernel(table, family)
+            self.world.refused = {k: p for k, p in self.world.refused.items() if k[:2] != (table, family)}
 
     def kernel_of(self, key: bytes) -> KernelTable | None:
         """The table that a key belongs to, if there is one."""
@@ -53,6 +63,7 @@ class Roster:
         route.fate = shape
         route.paths = shape.paths
         shape.members[key] = None
+        self._crowd[shape] = None
         if kernel.learned:
             forget(kernel, key)
 
@@ -70,8 +81,17 @@ class Roster:
         shape.revision = -1  # It may come to just what a new one is; but before a restart it was something else.
         self.resolve(shape, None)
 
+    def touch_interfaces(self) -> None:
+        """Tell the feed of the interfaces that other numbers of routes use by now."""
+        crowd, self._crowd = self._crowd, {}
+        for shape in crowd:
+            self._feed.touch((*shape.names, *shape.installed_oifs))
+        self._feed.flush_touched()
+
     def _leave_template(self, route: Template) -> None:
         shape = route.fate
+        if isinstance(shape, Shape):
+            self._crowd[shape] = None
         if isinstance(shape, TreeShape):
             release(shape)
             if shape.kernel.trees[tree_key(route.key)] is shape:  # Not if the group's tree has another iif now.
@@ -93,6 +113,7 @@ class Roster:
             self._leave_template(route)
             return
         shape: Shape = route.fate  # type: ignore[assignment]
+        self._crowd[shape] = None
         del shape.members[route.key]
         if not shape.members:
             release(shape)
@@ -113,6 +134,7 @@ class Roster:
             shape = old.fate
             if isinstance(shape, TemplateShape) and not route.shared_tree:
                 self.book.unregister(shape)
+                self._feed.touch((*shape.names, *shape.installed_oifs))
                 shape.become(route)
                 self.book.register(shape)
                 self.resolve(shape, None)
@@ -129,6 +151,7 @@ class Roster:
         """Resolve a shape again; its routes' keys go into the work if their entries are to change."""
         if shape.dropped:
             return
+        installed = shape.installed_oifs
         if isinstance(shape, TemplateShape):
             changed = resolve_template(shape, self.world)
             if changed:
@@ -137,6 +160,10 @@ class Roster:
             changed = resolve(shape, self.world)
         if shape.revision < 0:
             shape.revision = self._next_revision()
+            self._crowd[shape] = None
+            if installed != shape.installed_oifs:
+                self._feed.touch(installed)
+            self._feed.routes((shape.route.key,) if isinstance(shape, TemplateShape | TreeShape) else shape.members)
         self._note_starved(shape)
         if changed and work is not None:
             work.add(shape.members)
@@ -169,6 +196,10 @@ class Roster:
             self.world.thresholds.pop(interface, None)
         else:
             self.world.thresholds[interface] = said.ttl_threshold
+        if said.router_discovery:
+            self.world.discovery.add(interface)
+        else:
+            self.world.discovery.discard(interface)
         self._apply_pins(interface, said)
         for shape in self.book.interested({interface: None}):
             self.resolve(shape, work)

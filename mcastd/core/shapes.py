@@ -71,7 +71,7 @@ def interest(paths: Paths) -> tuple[frozenset[str], tuple[str, ...]]:
 class World:
     """What a resolution depends on beside the paths: links by name, thresholds, and what the kernel has refused."""
 
-    __slots__ = ("_matches", "by_index", "by_name", "refused", "thresholds")
+    __slots__ = ("_matches", "by_index", "by_name", "discovery", "refused", "thresholds")
 
     def __init__(self) -> None:
         """An empty one."""
@@ -80,6 +80,8 @@ class World:
         self.by_index: dict[int, Link] = {}
         self.thresholds: dict[str, int] = {}
         """Default TTL threshold of an interface, where it is not 1."""
+        self.discovery: set[str] = set()
+        """Interfaces where router discovery is wanted."""
         self.refused: dict[tuple[int, Family, int], Problem] = {}
         """By table, family and ifindex: why the kernel would not make a VIF; forgotten when the link changes."""
 

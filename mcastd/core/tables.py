@@ -13,12 +13,14 @@ class KernelTable:
     """One table and family."""
 
     __slots__ = (
+        "_doubtful",
         "actual",
         "blind",
         "by_name",
         "capped",
         "dumped_at",
         "family",
+        "foreign",
         "holds",
         "index",
         "keeper_knows",
@@ -35,6 +37,7 @@ class KernelTable:
         "stops_refused",
         "table",
         "templates",
+        "touched",
         "trees",
         "unheard",
         "unsent",
@@ -43,8 +46,7 @@ class KernelTable:
 
     def __init__(self, table: int, family: Family) -> None:
         """Not open, nothing in it."""
-        self.table = table
-        self.family = family
+        self.table, self.family = table, family
         self.opened = False
         self.problem: Problem | None = None
         """Why it can't be opened."""
@@ -53,6 +55,11 @@ class KernelTable:
         self.vifs = VifTable(table, family)
         self.actual: dict[bytes, Forwarding] = {}
         """MFC entries in the kernel, by key."""
+        self.foreign: set[bytes] = set()
+        """Entries that somebody else has made and that we have nothing to do with, as far as we have heard."""
+        self._doubtful = Forwarding(b"", 0)
+        self.touched: set[bytes] | None = None
+        """While a dump is under way and compared: entries that were written or deleted since it began."""
         self.shapes: dict[Paths, Shape] = {}
         self.pins: dict[str, Shape] = {}
         """Pinned interfaces: shapes without members that hold a VIF."""
@@ -113,13 +120,22 @@ class KernelTable:
         self.vifs.entry_added(forwarding)
         if old is not None:
             self.vifs.entry_removed(old)
+        elif self.foreign:
+            self.foreign.discard(key)
+        if self.touched is not None:
+            self.touched.add(key)
 
     def doubt(self, key: bytes) -> None:
         """Whether the kernel still has the entry is not known: write or delete it again. It counts with all numbers it named."""
-        self.programmed(key, Forwarding(b"", self.actual[key].vifs))
+        vifs = self.actual[key].vifs
+        if self._doubtful.vifs != vifs:
+            self._doubtful = Forwarding(b"", vifs)  # One for many: mostly those in doubt at a time were alike.
+        self.programmed(key, self._doubtful)
 
     def deleted(self, key: bytes) -> None:
         """The kernel has the entry no more."""
         old = self.actual.pop(key, None)
         if old is not None:
             self.vifs.entry_removed(old)
+        if self.touched is not None:
+            self.touched.add(key)

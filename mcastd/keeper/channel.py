@@ -73,6 +73,20 @@ class Message(IntEnum):
     Replied when the upcalls answered by what was there before are sent."""
     LEARNED = 12
     """Server: by how many the learned entries of templates differ from what the keeper counts."""
+    STORE_FD = 13
+    """Server: hold the descriptor under this name, with this note (text), until it is dropped; again = another note alone."""
+    DROP_FD = 14
+    """Server: close what is held under this name."""
+    STORED = 15
+    """Keeper: one held descriptor with its name and note; after the SOCKETs of HELLO, which says how many there are."""
+    OPEN_CONTROL = 16
+    """Server: open a control socket of this kind and family; the reply carries it."""
+    RULE = 17
+    """Server: add or delete a policy rule (iif to table) of a family."""
+    RUN_ACTION = 18
+    """Server: run the action script with this reason and environment, after those that wait."""
+    RELOAD = 19
+    """Keeper: it was asked (SIGHUP) to have the configuration read again."""
 
 
 class ChannelError(Exception):

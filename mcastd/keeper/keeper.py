@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from mcastd.keeper import privileges
+from mcastd.keeper.activation import take_listening
 from mcastd.keeper.channel import ChannelError, Message, encode, vif_map_values
 from mcastd.keeper.ending import Backoff, Ending
 from mcastd.keeper.failure import EX_CONFIG, EX_NOPERM, EX_OSERR, EX_UNAVAILABLE, CannotRun
@@ -22,7 +23,7 @@ from mcastd.keeper.outbox import Outbox
 from mcastd.keeper.places import Places
 from mcastd.keeper.process import SERVER_COMMAND, ServerProcess, inherit_nothing, status_text
 from mcastd.keeper.requests import Requests
-from mcastd.keeper.signals import Signals
+from mcastd.keeper.signals import RELOADING, Signals
 from mcastd.keeper.tables import Tables
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.settings import Settings
@@ -72,6 +73,8 @@ class Keeper:
         self._server: ServerProcess | None = None
         self._start_at: float | None = None
         """When to start a server; None = one runs, or none shall."""
+        self._listening: tuple[int, ...] = ()
+        """Sockets of the service manager on which metrics are offered."""
         self._stopping = False
         self._failure: CannotRun | None = None
 
@@ -79,9 +82,12 @@ class Keeper:
         """Run until somebody ends it; CannotRun if it can't start, or not go on."""
         signals = Signals()
         try:
+            self._listening = take_listening(os.environ)
             inherit_nothing()
             _raise_file_limit()
             privileges.set_groups(self._settings)
+            if self._settings.action:
+                self._requests.actions.start(self._settings.action)
             places = Places(self._settings)
             os.umask(SERVER_UMASK)
             try:
@@ -94,8 +100,12 @@ class Keeper:
                     self._loop()
             finally:
                 self._tables.close_all()
+                self._requests.controls.close_all()
+                self._requests.held.close_all()
+                self._requests.rules.delete_all()
                 places.leave()
         finally:
+            self._requests.actions.close()
             signals.close()
         if self._failure is not None:
             raise self._failure
@@ -123,6 +133,8 @@ class Keeper:
                 return True
             select.select([signals], [], [], _TABLES_RETRY)
             for number in signals.take():
+                if number in RELOADING:
+                    continue  # It will be read in a moment.
                 _log.info("asked to end before the start", extra={"signal": number.name})
                 return False
 
@@ -153,7 +165,7 @@ class Keeper:
 
     def _start_server(self, now: float) -> None:
         try:
-            server = ServerProcess(self._command, now)
+            server = ServerProcess(self._command, now, self._listening)
         except OSError as exc:
             self._start_again(now, 0.0, "the server can't be started", {"error": exc.strerror, "program": self._command[0]})
             return
@@ -168,6 +180,7 @@ class Keeper:
         values = {
             "settings": self._settings.to_json(),
             "sockets": len(sockets),
+            "stored": len(self._requests.held),
             "started_at": self._started_at,
             "started_monotonic": self._started_monotonic,
             "starts": self._starts,
@@ -176,6 +189,7 @@ class Keeper:
         for one in sockets:
             body = vif_map_values(one.table, one.family, one.vif_map)
             self._outbox.add_message(encode(Message.SOCKET, body=body), (one.sock.fileno(),), first=True)
+        self._outbox.add_borrowed(self._requests.held.messages())
 
     def _flush(self) -> None:
         """Send what the server takes now, and wait for just what can happen next."""
@@ -259,6 +273,9 @@ class Keeper:
 
     def _on_signals(self, signals: Signals) -> None:
         for number in signals.take():
+            if number in RELOADING:
+                self._reload()
+                continue
             if self._stopping:
                 _log.warning("asked again to end: no more patience", extra={"signal": number.name})
                 if self._server is not None and self._server.ending is not None:
@@ -268,6 +285,12 @@ class Keeper:
             self._stop()
             if self._server is not None:
                 self._outbox.add_message(encode(Message.SHUTDOWN), first=True)
+
+    def _reload(self) -> None:
+        """Have the server read the configuration again; one that is being started reads it anyway."""
+        _log.info("asked to have the configuration read again", extra={"server": self._server is not None})
+        if self._server is not None and not self._stopping:
+            self._outbox.add_message(encode(Message.RELOAD))
 
     def _stop(self) -> None:
         if self._stopping:

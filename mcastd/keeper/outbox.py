@@ -5,7 +5,7 @@ Records outlive a server; messages are for one server alone. Nothing here blocks
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -14,6 +14,9 @@ from mcastd.model.address import Family
 
 RING_SIZE = 65_536
 """Records kept while no server takes them: 6 MB when full."""
+
+FLUSH_MAX = 64
+"""Messages sent in a row before the kernel's sockets have their turn."""
 
 Send = Callable[[bytes, Sequence[int]], bool]
 """Channel.send: False when the other end is behind."""
@@ -35,11 +38,15 @@ class Outbox:
         self._ring_size = ring_size
         self._added = 0
         self._waiting: deque[_Waiting] = deque()
+        self._borrowed: Iterator[tuple[bytes, int]] = iter(())
+        self._next_borrowed: tuple[bytes, int] | None = None
+        self._before_borrowed = 0
+        """Messages that go before the borrowed ones."""
         self._losses: dict[tuple[int, Family], tuple[int, int]] = {}
 
     def __bool__(self) -> bool:
         """Whether there is anything to send."""
-        return bool(self._records or self._waiting or self._losses)
+        return bool(self._records or self._waiting or self._losses or self._next_borrowed)
 
     @property
     def waiting(self) -> int:
@@ -64,11 +71,24 @@ class Outbox:
         """Send a message after every record that is in the ring by now, or `first`; the descriptors are duplicated."""
         self._waiting.append(_Waiting(0 if first else self._added, data, tuple(os.dup(fd) for fd in fds)))
 
+    def add_borrowed(self, messages: Iterator[tuple[bytes, int]]) -> None:
+        """Send messages with a descriptor each after those `first` ones that wait now, and before all that comes later.
+
+        Each is made when its turn comes, a few at a time, and its descriptor stays its owner's: they may be thousands.
+        """
+        self._borrowed = messages
+        self._next_borrowed = next(messages, None)
+        self._before_borrowed = len(self._waiting)
+
     def flush(self, send: Send) -> bool:
-        """Send as much as the channel takes; whether that was all."""
-        while self:
+        """Send as much as the channel takes, or FLUSH_MAX messages; whether that was all."""
+        for _ in range(FLUSH_MAX):
+            if not self:
+                return True
             gone = self._added - len(self._records)
-            if self._waiting and self._waiting[0].after <= gone:
+            if self._next_borrowed is not None and not self._before_borrowed:
+                sent = self._send_borrowed(send, *self._next_borrowed)
+            elif self._waiting and self._waiting[0].after <= gone:
                 sent = self._send_message(send)
             elif self._losses:
                 sent = self._send_losses(send)
@@ -76,18 +96,26 @@ class Outbox:
                 sent = self._send_records(send, self._waiting[0].after - gone if self._waiting else RECORDS_MAX)
             if not sent:
                 return False
-        return True
+        return not self
 
     def clear_messages(self) -> None:
         """Forget what was meant for a server that is gone; records stay for the next one."""
         while self._waiting:
             close_all(self._waiting.popleft().fds)
+        self._borrowed, self._next_borrowed = iter(()), None
 
     def _send_message(self, send: Send) -> bool:
         first = self._waiting[0]
         if not send(first.data, first.fds):
             return False
         close_all(self._waiting.popleft().fds)
+        self._before_borrowed -= self._before_borrowed > 0
+        return True
+
+    def _send_borrowed(self, send: Send, data: bytes, fd: int) -> bool:
+        if not send(data, (fd,)):
+            return False
+        self._next_borrowed = next(self._borrowed, None)
         return True
 
     def _send_losses(self, send: Send) -> bool:

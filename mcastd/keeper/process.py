@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 
 import mcastd
+from mcastd.keeper.activation import COUNT_VARIABLE
 from mcastd.keeper.channel import CHANNEL_FD, Channel
 from mcastd.keeper.ending import Ending
 
@@ -35,8 +36,10 @@ def server_environment(environ: Mapping[str, str]) -> dict[str, str]:
 class ServerProcess:
     """A server that was started and not yet waited for."""
 
-    def __init__(self, command: tuple[str, ...], now: float) -> None:
+    def __init__(self, command: tuple[str, ...], now: float, listening: tuple[int, ...] = ()) -> None:
         """Start it; it finds its end of the channel at CHANNEL_FD, and has no other descriptor but the standard ones.
+
+        But for sockets that listen (keeper/activation.py), which follow the channel.
 
         It gets a session of its own: a Ctrl-C in the terminal is the keeper's to handle.
         """
@@ -51,10 +54,11 @@ class ServerProcess:
             self.pid = os.posix_spawn(
                 command[0],
                 command,
-                server_environment(os.environ),
+                server_environment(os.environ) | ({COUNT_VARIABLE: str(len(listening))} if listening else {}),
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                     (os.POSIX_SPAWN_DUP2, theirs.fileno(), CHANNEL_FD),
+                    *((os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate(listening, CHANNEL_FD + 1)),
                 ],
                 setsid=True,
                 setsigmask=(),

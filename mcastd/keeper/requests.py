@@ -1,8 +1,9 @@
 """What the server asks of the keeper: the closed list of the channel, each with its answer in the outbox."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from mcastd.keeper.actions import Actions
 from mcastd.keeper.channel import (
     ChannelError,
     Frame,
@@ -14,12 +15,19 @@ from mcastd.keeper.channel import (
     take_int,
     take_vif_entries,
 )
+from mcastd.keeper.controls import KINDS, Controls
+from mcastd.keeper.held import Held, take_name, take_request
 from mcastd.keeper.outbox import Outbox
+from mcastd.keeper.rules import PolicyRules
 from mcastd.keeper.tables import MrouteSocket, Tables
 from mcastd.keeper.templates import read_learned, read_templates
 from mcastd.model.address import Family
 from mcastd.model.errors import McastdError, Reason
+from mcastd.model.router_discovery import CONTROL_NUMBER_MAX
 from mcastd.model.settings import TABLE_MAX
+
+_Do = Callable[[Frame], tuple[dict[str, object], tuple[int, ...]]]
+"""Does what a frame asks: values and descriptors of the reply, or a McastdError."""
 
 _log = logging.getLogger(__name__)
 
@@ -33,30 +41,48 @@ class Requests:
         self._outbox = outbox
         self._on_ready = on_ready
         self._on_shutdown = on_shutdown
+        self.controls = Controls()
+        """Control sockets that servers have asked for."""
+        self.held = Held()
+        """Descriptors that are kept for servers to come."""
+        self.rules = PolicyRules()
+        """Policy rules that servers have asked for."""
+        self.actions = Actions()
+        """What runs the action script."""
+        self._answered: Mapping[Message, _Do] = {
+            Message.VIF_MAP: self._set_vif_map,
+            Message.OPEN_TABLE: self._open_table,
+            Message.CLOSE_TABLE: self._close_table,
+            Message.TEMPLATES: self._set_templates,
+            Message.OPEN_CONTROL: self._open_control,
+            Message.STORE_FD: self._store_fd,
+            Message.RULE: self._change_rule,
+        }
 
     def handle(self, frame: Frame) -> None:
         """Do what one frame asks; ChannelError if it is not something a server may say."""
-        close_all(frame.fds)
+        if frame.message is not Message.STORE_FD:
+            close_all(frame.fds)
+        do = self._answered.get(frame.message)
+        if do is not None:
+            self._answer(frame, do)
+            return
         match frame.message:
             case Message.READY:
                 self._on_ready()
             case Message.SHUTDOWN:
                 self._on_shutdown()
-            case Message.VIF_MAP:
-                self._answer(frame, self._set_vif_map)
-            case Message.OPEN_TABLE:
-                self._answer(frame, self._open_table)
-            case Message.CLOSE_TABLE:
-                self._answer(frame, self._close_table)
-            case Message.TEMPLATES:
-                self._answer(frame, self._set_templates)
             case Message.LEARNED:
                 self._set_learned(frame)
+            case Message.RUN_ACTION:
+                self.actions.run(frame.body)
+            case Message.DROP_FD:
+                self.held.drop(take_name(frame.values()))
             case _:
                 msg = f"{frame.message.name} is not for a server to say"
                 raise ChannelError(msg)
 
-    def _answer(self, frame: Frame, do: Callable[[Frame], tuple[dict[str, object], tuple[int, ...]]]) -> None:
+    def _answer(self, frame: Frame, do: _Do) -> None:
         try:
             values, fds = do(frame)
         except McastdError as exc:
@@ -92,6 +118,27 @@ class Requests:
         one = self._tables.get(table, family)
         if one is not None:
             one.fastpath.correct(counts)
+
+    def _open_control(self, frame: Frame) -> tuple[dict[str, object], tuple[int, ...]]:
+        values = frame.values()
+        kind = values.get("kind")
+        if kind not in KINDS:
+            raise ChannelError(f"there is no control socket of kind {kind!r}")
+        sock = self.controls.open(kind, take_family(values), take_int(values, "number", 0, CONTROL_NUMBER_MAX))
+        return {}, (sock.fileno(),)
+
+    def _store_fd(self, frame: Frame) -> tuple[dict[str, object], tuple[int, ...]]:
+        try:
+            request = take_request(frame.values())
+        except ChannelError:
+            close_all(frame.fds)
+            raise
+        self.held.store(request, frame.fds)
+        return {}, ()
+
+    def _change_rule(self, frame: Frame) -> tuple[dict[str, object], tuple[int, ...]]:
+        self.rules.change(frame.values())
+        return {}, ()
 
     def _open_socket(self, table: int, family: Family) -> MrouteSocket:
         one = self._tables.get(table, family)

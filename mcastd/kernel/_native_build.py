@@ -31,7 +31,7 @@ _HEADERS = """
 """
 
 # The sources by their text, not by #include: the build of a wheel copies generated C elsewhere.
-_SOURCES = ("mroute.c", "upcall.c", "mfc_dump.c", "privileges.c")
+_SOURCES = ("mroute.c", "upcall.c", "mfc_dump.c", "notifications.c", "privileges.c", "joins.c")
 
 ffibuilder = FFI()
 ffibuilder.cdef((_HERE / "interface.h").read_text())

@@ -26,6 +26,9 @@ _TIMEOUT = struct.pack("@ll", 10, 0)
 
 _SOL_NETLINK = 270
 _RECORD = {Family.IPV4: struct.Struct(f"=QQQdIBB{KEY_SIZE_V4}s"), Family.IPV6: struct.Struct(f"=QQQdIBB{KEY_SIZE_V6}s")}
+_KEY = {Family.IPV4: struct.Struct(f"=38x{KEY_SIZE_V4}s"), Family.IPV6: struct.Struct(f"=38x{KEY_SIZE_V6}s")}
+"""The key of a record alone; one octet each for the two fields before it (RECORD_FIXED of native/mfc_dump.c)."""
+_PROTOCOL_AT, _UNRESOLVED_AT = 36, 37
 _PATHS_HEAD = struct.Struct("=iI")
 _PATHS_OIF = struct.Struct("=iI")
 
@@ -60,6 +63,10 @@ class MfcEntry(NamedTuple):
     """mcastd.model.address.exact_key."""
 
 
+MfcRow = tuple[int, int, int, float, int, int, int, bytes]
+"""The fields of MfcEntry in their order."""
+
+
 class MfcDump:
     """One dump: its entries as they were, 50 (IPv4) or 74 bytes each until they are walked."""
 
@@ -78,9 +85,43 @@ class MfcDump:
     def __iter__(self) -> Iterator[MfcEntry]:
         return map(MfcEntry._make, self.rows())
 
-    def rows(self) -> Iterator[tuple[int, int, int, float, int, int, int, bytes]]:
-        """The entries as plain tuples with the fields of MfcEntry in their order: for loops over 100,000 of them."""
-        return _RECORD[self.family].iter_unpack(self._records)
+    def rows(self, first: int = 0, last: int | None = None) -> Iterator[MfcRow]:
+        """The entries as plain tuples with the fields of MfcEntry in their order: for loops over 100,000 of them.
+
+        From number `first` to before `last`: for loops that let others run in between.
+        """
+        return _RECORD[self.family].iter_unpack(self._part(first, last))
+
+    def keys(self, first: int = 0, last: int | None = None) -> Iterator[tuple[bytes]]:
+        """Their keys alone, each in a tuple."""
+        return _KEY[self.family].iter_unpack(self._part(first, last))
+
+    def row(self, number: int) -> MfcRow:
+        """One entry by its number."""
+        record = _RECORD[self.family]
+        row: MfcRow = record.unpack_from(self._records, number * record.size)
+        return row
+
+    def unresolved(self) -> list[int]:
+        """Numbers of the unresolved entries; a few µs where there is none, however many others there are."""
+        return self._with(_UNRESOLVED_AT, 1)
+
+    def foreign(self) -> list[int]:
+        """Numbers of the entries that somebody else has added; as cheap."""
+        return self._with(_PROTOCOL_AT, PROTOCOL_FOREIGN)
+
+    def _part(self, first: int, last: int | None) -> memoryview:
+        size = _RECORD[self.family].size
+        return memoryview(self._records)[first * size : None if last is None else last * size]
+
+    def _with(self, offset: int, value: int) -> list[int]:
+        """Numbers of the entries whose octet at an offset has a value; the search is C's."""
+        octets, found = self._records[offset :: _RECORD[self.family].size], []
+        at = octets.find(value)
+        while at >= 0:
+            found.append(at)
+            at = octets.find(value, at + 1)
+        return found
 
     @cached_property
     def by_key(self) -> dict[bytes, MfcEntry]:
@@ -116,8 +157,8 @@ def decode(family: Family, buffers: list[bytes], sequence: int) -> tuple[MfcDump
         result = lib.mr_dump_feed(native, buffer, len(buffer))
         if result != lib.MR_MORE:
             _check(result, family, None)
-            return _take(native, family), True
-    return _take(native, family), False
+            return take(native, family), True
+    return take(native, family), False
 
 
 def _dump_once(family: Family, table: int | None) -> MfcDump:
@@ -131,7 +172,7 @@ def _dump_once(family: Family, table: int | None) -> MfcDump:
         result = lib.mr_dump_request(native, sock.fileno(), number) or lib.mr_dump_run(native, sock.fileno())
     if not (number and result == errno.ENOENT):
         _check(result, family, table)
-    return _take(native, family)
+    return take(native, family)
 
 
 def _new(family: Family, sequence: int) -> Any:
@@ -144,7 +185,8 @@ def _new(family: Family, sequence: int) -> Any:
     return native
 
 
-def _take(native: Any, family: Family) -> MfcDump:
+def take(native: Any, family: Family) -> MfcDump:
+    """The entries that native/mfc_dump.c has decoded."""
     size = lib.mr_dump_count(native) * lib.mr_dump_record_size(native)
     records = bytes(ffi.buffer(lib.mr_dump_records(native), size)) if size else b""
     size = lib.mr_dump_paths_size(native)

@@ -40,6 +40,10 @@ class Mroute:
         self._delete = lib.mr_delete4 if ipv4 else lib.mr_delete6
         self._counters = lib.mr_counters4 if ipv4 else lib.mr_counters6
 
+    def close(self) -> None:
+        """Close the socket; the kernel forgets the table with its last copy."""
+        self._sock.close()
+
     def add_vif(self, vif: int, ifindex: int, threshold: int = 1) -> None:
         """Make an interface a VIF; `threshold` 1 to 255 is what the kernel shows of it, entries have their own.
 

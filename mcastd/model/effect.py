@@ -18,6 +18,13 @@ class OpenTable:
 
 
 @dataclass(frozen=True, slots=True)
+class CloseTable:
+    """Close the sockets of a table that nothing wants, of both families: its VIFs and entries go; no result."""
+
+    table: int
+
+
+@dataclass(frozen=True, slots=True)
 class SetVifMap:
     """Tell the keeper which VIF number stands for which interface; done when it has read all queued upcalls.
 
@@ -83,4 +90,4 @@ class SetTemplates:
     whole: bool
 
 
-Effect = OpenTable | SetVifMap | AddVif | DelVif | ProgramMfc | DeleteMfc | SetTemplates
+Effect = OpenTable | CloseTable | SetVifMap | AddVif | DelVif | ProgramMfc | DeleteMfc | SetTemplates

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from mcastd.model.join import JoinKey, JoinRecord
 from mcastd.model.route import Route
 
 
@@ -36,6 +37,14 @@ class InterfaceSettings:
     ttl_revision: int = 0
     pins: tuple[Pin, ...] = ()
     """At most one for each table, by table."""
+    router_discovery: bool | None = None
+    """None = said nothing."""
+    discovery_revision: int = 0
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing is said: then there is nothing to keep."""
+        return self.ttl_threshold is None and not self.pins and self.router_discovery is None
 
 
 class EffectiveSettings(NamedTuple):
@@ -44,6 +53,7 @@ class EffectiveSettings(NamedTuple):
     interface: str
     ttl_threshold: int | None
     pinned_tables: frozenset[int]
+    router_discovery: bool = False
 
 
 @dataclass(slots=True)
@@ -57,14 +67,19 @@ class Intent:
     owners: list[OwnerRecord] = field(default_factory=list)
     settings: list[InterfaceSettings] = field(default_factory=list)
     """Replaces what the same owner has said of the same interface."""
+    join_puts: list[JoinRecord] = field(default_factory=list)
+    """Created and updated joins."""
+    join_deletes: list[JoinKey] = field(default_factory=list)
+    """None of them is among the puts."""
 
     def clear(self) -> None:
         """Forget all: the write was only to be checked."""
         self.puts, self.deletes, self.owners, self.settings = [], [], [], []
+        self.join_puts, self.join_deletes = [], []
 
     def __bool__(self) -> bool:
         """Whether there is anything to store."""
-        return bool(self.puts or self.deletes or self.owners or self.settings)
+        return bool(self.puts or self.deletes or self.owners or self.settings or self.join_puts or self.join_deletes)
 
 
 @dataclass(slots=True)
@@ -75,3 +90,4 @@ class Stored:
     owners: dict[str, OwnerRecord] = field(default_factory=dict)
     settings: dict[tuple[str, str], InterfaceSettings] = field(default_factory=dict)
     """By interface and owner."""
+    joins: dict[JoinKey, JoinRecord] = field(default_factory=dict)

@@ -117,10 +117,17 @@ NO_FATE = Fate()
 class Route:
     """One exact (S,G) that an owner wants."""
 
-    __slots__ = ("cookie", "fate", "installed_at", "key", "monitored", "owner", "paths", "problem", "revision")
+    __slots__ = ("cookie", "fate", "installed_at", "join", "key", "monitored", "owner", "paths", "problem", "revision")
 
     def __init__(
-        self, key: bytes, paths: Paths, owner: str, cookie: str = "", monitored: bool = False, revision: int = 0
+        self,
+        key: bytes,
+        paths: Paths,
+        owner: str,
+        cookie: str = "",
+        monitored: bool = False,
+        revision: int = 0,
+        join: bool = False,
     ) -> None:
         """Make the intent; nothing has become of it yet."""
         self.key = key
@@ -130,6 +137,8 @@ class Route:
         self.monitored = monitored
         self.revision = revision
         """Of the last change of the intent, or of this route's own state."""
+        self.join = join
+        """Whether group and source are joined on the iif while the route is wanted."""
         self.installed_at = 0.0
         """Seconds since the epoch when it last entered the kernel; 0 = it is not there; -1 = before this server started."""
         self.problem: Problem | None = None
@@ -151,7 +160,7 @@ class Route:
 
     def copy(self) -> "Route":
         """The same intent, of which nothing has become yet."""
-        return Route(self.key, self.paths, self.owner, self.cookie, self.monitored, self.revision)
+        return Route(self.key, self.paths, self.owner, self.cookie, self.monitored, self.revision, self.join)
 
     def same_intent(self, other: "Route") -> bool:
         """Whether both ask for the same."""
@@ -159,6 +168,7 @@ class Route:
             self.paths == other.paths
             and self.cookie == other.cookie
             and self.monitored == other.monitored
+            and self.join == other.join
             and self.owner == other.owner
         )
 
@@ -182,16 +192,25 @@ class Template(Route):
         revision: int = 0,
         idle_timeout: float = 0.0,
         shared_tree: bool = False,
+        join: bool = False,
     ) -> None:
         """Make the intent; `idle_timeout` in seconds, 0 = the daemon's own."""
-        super().__init__(key, paths, owner, cookie, monitored, revision)
+        super().__init__(key, paths, owner, cookie, monitored, revision, join)
         self.idle_timeout = idle_timeout
         self.shared_tree = shared_tree
 
     def copy(self) -> "Template":
         """The same intent, of which nothing has become yet."""
         return Template(
-            self.key, self.paths, self.owner, self.cookie, self.monitored, self.revision, self.idle_timeout, self.shared_tree
+            self.key,
+            self.paths,
+            self.owner,
+            self.cookie,
+            self.monitored,
+            self.revision,
+            self.idle_timeout,
+            self.shared_tree,
+            self.join,
         )
 
     def same_intent(self, other: Route) -> bool:

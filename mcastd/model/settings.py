@@ -57,6 +57,20 @@ class Listen:
 
 
 @dataclass(frozen=True, slots=True)
+class Exposition:
+    """What the metrics listener offers, and to whom."""
+
+    web_config: str = ""
+    """Path of the web configuration file (TLS, users); empty = everybody is let in, unencrypted."""
+    flows_top: int = 100
+    """Flows by rate on /metrics, beside those that are expected."""
+    flows_all: bool = False
+    """Whether /metrics/flows is on."""
+    silent_after: float = 10.0
+    """Seconds without a packet after which a flow that is expected is silent."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that is decided before the daemon does anything."""
 
@@ -70,13 +84,18 @@ class Settings:
     change_user: bool
     """Whether the server must change to uid and gid itself, after its imports."""
     metrics: str = ""
-    """HOST:PORT of the metrics listener; empty = none."""
+    """HOST:PORT of each metrics listener, separated by spaces; empty = none."""
+    exposition: Exposition = field(default_factory=Exposition)
     log_level: str = "info"
     limits: Limits = field(default_factory=Limits)
     tables: tuple[int, ...] = ()
     """Tables opened at start beside the default one."""
     config: str = ""
     """Path of the configuration file; empty = none."""
+    action: str = ""
+    """Path of the action script, for the keeper alone; empty = none."""
+    marks: Mapping[str, int] = field(default_factory=dict)
+    """Checksums of the file's settings that wait for a restart, by name (sources/daemon.py): a reload says which have changed."""
 
     def socket_gids(self) -> tuple[int, ...]:
         """Groups the server must belong to, so that it may give its sockets to them."""
@@ -95,6 +114,7 @@ class Settings:
             plain: dict[str, Any] = {one.name: values[one.name] for one in fields(cls)}
             plain["listens"] = tuple(Listen(**{**one, "access": Access(one["access"])}) for one in plain["listens"])
             plain["tables"] = tuple(map(int, plain["tables"]))
+            plain["exposition"] = Exposition(**plain["exposition"])
             plain["limits"] = Limits(**{**plain["limits"], "other_tables": frozenset(plain["limits"]["other_tables"])})
             return cls(**plain)
         except (KeyError, TypeError, ValueError) as exc:

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from mcastd.model.errors import Problem
-from mcastd.model.record import Intent
+from mcastd.model.join import JoinKey, JoinRecord
+from mcastd.model.record import Intent, InterfaceSettings
 from mcastd.model.route import Action, Oif, Route
 
 Matcher = Callable[[Route], bool]
@@ -76,6 +78,7 @@ class SetInterface:
     pinned: bool | None = None
     ttl_threshold: int | None = None
     table: int = 0
+    router_discovery: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,62 @@ class Restore:
     """What the write has left, by key: a key that holds anything else by now is let alone. None = whatever it holds."""
 
 
-Write = PutRoutes | PatchRoutes | DeleteRoutes | ReplaceRoutes | SetInterface | Restore
+@dataclass(frozen=True, slots=True)
+class PutJoins:
+    """Join, or replace what is joined; in order."""
+
+    options: WriteOptions
+    joins: list[JoinRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteJoins:
+    """Leave what the owner has joined; what it has not is left already."""
+
+    options: WriteOptions
+    keys: list[JoinKey]
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreJoins:
+    """Undo a write of joins that was to be all or nothing; what somebody has written since is let alone."""
+
+    options: WriteOptions
+    changes: "list[JoinChange]"
+    """One for each join."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """Make routes, joins and interface settings of the owner exactly these."""
+
+    options: WriteOptions
+    routes: dict[bytes, Route]
+    joins: dict[JoinKey, JoinRecord]
+    settings: dict[str, InterfaceSettings]
+    """By interface; their revisions are ignored."""
+
+
+Write = (
+    Configure
+    | PutRoutes
+    | PatchRoutes
+    | DeleteRoutes
+    | ReplaceRoutes
+    | SetInterface
+    | Restore
+    | PutJoins
+    | DeleteJoins
+    | RestoreJoins
+)
+
+
+class JoinChange(NamedTuple):
+    """What was (or would be) done about one join."""
+
+    key: JoinKey
+    before: JoinRecord | None
+    after: JoinRecord | None
 
 
 @dataclass(slots=True)
@@ -119,6 +177,10 @@ class Outcome:
     deleted: int = 0
     unchanged: int = 0
     refused: int = 0
+    joins: list[JoinChange] = field(default_factory=list)
+    """Joins that were put or deleted, and those that were put though they are there already (`before is after`)."""
+    interfaces: int = 0
+    """Interfaces of which something else is said now; only Configure counts them."""
 
     def refuse(self, index: int, problem: Problem, before: Route | None) -> None:
         """Take note of an item that can't be done."""

@@ -4,29 +4,39 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
 from mcastd import __version__
 from mcastd.api.ports import CounterSample, ServerInfo
 from mcastd.core.engine import Engine
+from mcastd.core.join_problems import is_refusal
 from mcastd.keeper.channel import Losses, UpcallRecord
-from mcastd.kernel import mfc_dump
 from mcastd.kernel.mroute import Mroute
 from mcastd.model.address import Family, exact_key
-from mcastd.model.errors import McastdError
+from mcastd.model.errors import McastdError, Problem, Reason
 from mcastd.model.event import Answer, UpcallKind
 from mcastd.model.interface import VifCounters
+from mcastd.model.join import JoinKey
 from mcastd.model.route import Route, RouteState
+from mcastd.model.rule import Rule
 from mcastd.model.template import TemplateChange, key_text
-from mcastd.model.write import Outcome, Restore, Write, WriteOptions
+from mcastd.model.write import JoinChange, Outcome, PutJoins, Restore, RestoreJoins, Write, WriteOptions
+from mcastd.runtime.actions import ActionCaller
+from mcastd.runtime.configuration import Configurator
 from mcastd.runtime.counters import CounterCache
+from mcastd.runtime.drift import Reconciler
 from mcastd.runtime.executor import Executor
+from mcastd.runtime.joiner import Joiner, PoolPort, keeper_pool
 from mcastd.runtime.keeper_client import KeeperClient
+from mcastd.runtime.rules import Rules
 from mcastd.runtime.tasks import spawn
 from mcastd.runtime.writer import Writer
 from mcastd.store.sqlite import Store
 from mcastd.telemetry.metrics import Metrics
+
+COMING = 0.05
+"""Seconds after a part of a write in which the next one is expected: a client that stalls holds up nobody for longer."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +65,10 @@ class KeeperTables:
         sockets = await self._keeper.open_table(table)
         return {family: Mroute(sock, family, table) for family, sock in sockets.items()}
 
+    async def close_table(self, table: int) -> None:
+        """Returns when the keeper has closed its sockets of a table."""
+        await self._keeper.close_table(table)
+
 
 class Daemon:
     """One run of the server."""
@@ -67,18 +81,27 @@ class Daemon:
         tables: dict[tuple[int, Family], Mroute],
         metrics: Metrics,
         end: Callable[[], None],
+        pool: PoolPort | None = None,
     ) -> None:
-        """Put it together; nothing runs yet. `end` has the server end in order."""
+        """Put it together; nothing runs yet. `end` has the server end in order; `pool` None = real join sockets."""
         self.engine = engine
         self.info = ServerInfo(__version__, str(uuid.uuid4()), time.time())
         self.executor = Executor(engine, KeeperTables(keeper), tables, metrics)
-        self.writer = Writer(engine, store, self.executor)
+        self.joiner = Joiner(engine.joins, pool if pool is not None else keeper_pool(keeper), metrics)
+        self.writer = Writer(engine, store, self.executor, self.joiner)
+        self.rules = Rules(keeper)
         self._keeper = keeper
         self._tables = tables
         self._metrics = metrics
         self._end = end
-        self._cache = CounterCache(engine)
+        self.reconciler = Reconciler(engine, self.executor.wake, tables, metrics)
+        self.sampler = CounterCache(engine)
         self._upcalls_lost = 0
+        self._heard_at = -COMING
+        self.configuration: Configurator | None = None
+        """Set by who starts the server; without one there is no file to reload."""
+        self.actions: ActionCaller | None = None
+        """Set by who starts the server, where there is an action script."""
 
     # --- DaemonPort --------------------------------------------------------------------------------------------------
 
@@ -90,26 +113,42 @@ class Daemon:
 
     async def _all_or_nothing(self, write: Write) -> Outcome:
         outcome = await self.writer.write(write)
-        routes = [(change.id, change.after) for change in outcome.changes if change.after is not None]
-        failed = next(((n, one) for n, one in [*routes, *outcome.kept] if one.state is RouteState.FAILED), None)
-        problem = (failed[1].problem or failed[1].fate.problem) if failed is not None else None
-        if failed is None or problem is None:
+        refusal = self._refusal(outcome)
+        if refusal is None:
             return outcome
-        text = f"item {failed[0]}: {problem.message}"
+        at, problem = refusal
+        text = f"item {at}: {problem.message}"
         try:
             skipped = await self.undo(write, outcome)
         except McastdError as exc:
             raise McastdError(
                 problem.reason, f"{text}; it could not be undone ({exc}): what was written stays in force", **problem.metadata
             ) from exc
-        others = f", but for {skipped} routes that were written again since" if skipped else ""
+        others = f", but for {skipped} items that were written again since" if skipped else ""
         raise McastdError(problem.reason, f"{text}; everything was put back as it was{others}", **problem.metadata)
+
+    def _refusal(self, outcome: Outcome) -> tuple[int, Problem] | None:
+        """The first item that the kernel has refused: its position, and why."""
+        joins = self.engine.joins
+        routes = [(change.id, change.after) for change in outcome.changes if change.after is not None]
+        for at, route in (*routes, *outcome.kept):
+            problem = (route.problem or route.fate.problem) if route.state is RouteState.FAILED else joins.error_of_route(route)
+            if problem is not None and (route.state is RouteState.FAILED or is_refusal(problem)):
+                return at, problem
+        for at, change in enumerate(outcome.joins):
+            problem = joins.error_of(change.key) if change.after is not None else None
+            if problem is not None and is_refusal(problem):
+                return at, problem
+        return None
 
     async def undo(self, write: Write, outcome: Outcome) -> int:
         """Put back what was before, where nobody has written since; best effort, since forwarding is not transactional.
 
-        How many routes somebody has written since.
+        How many items somebody has written since.
         """
+        options = WriteOptions(owner=write.options.owner, take_over=True)
+        if isinstance(write, PutJoins):
+            return await self._undo_joins(options, outcome)
         before: dict[bytes, Route | None] = {}
         after: dict[bytes, Route | None] = {}
         for change in outcome.changes:
@@ -119,17 +158,43 @@ class Daemon:
                 after[route.key] = change.after
         puts = [route.copy() for route in before.values() if route is not None]
         deletes = [key for key, route in before.items() if route is None and after[key] is not None]
-        options = WriteOptions(owner=write.options.owner, take_over=True)
         undone = await self.writer.write(Restore(options, puts, deletes, after))
         return len(puts) + len(deletes) - undone.created - undone.updated - undone.deleted - undone.unchanged
+
+    async def reload(self, *, validate_only: bool) -> Outcome:
+        """Read the configuration again and put the difference in force."""
+        if self.configuration is None:
+            raise McastdError(Reason.INVALID_VALUE, "there is no configuration file to read", field="config", value="")
+        return await self.configuration.reload(validate_only=validate_only)
+
+    async def _undo_joins(self, options: WriteOptions, outcome: Outcome) -> int:
+        changed: dict[JoinKey, JoinChange] = {}
+        for change in outcome.joins:
+            if change.after is not change.before:
+                before = changed[change.key].before if change.key in changed else change.before
+                changed[change.key] = JoinChange(change.key, before, change.after)
+        undone = await self.writer.write(RestoreJoins(options, list(changed.values())))
+        return len(changed) - undone.created - undone.updated - undone.deleted
+
+    async def apply_rules(self, rules: Iterable[Rule]) -> None:
+        """Have the kernel hold just these policy rules of ours; McastdError if one is refused, the others hold."""
+        await self.rules.apply(rules)
 
     async def steady(self) -> None:
         """Wait until no write is half in force."""
         await self.writer.steady()
 
+    def busy(self) -> bool:
+        """Whether a write is being carried out, or on its way in."""
+        return self.writer.busy or self.executor.busy or time.monotonic() - self._heard_at < COMING
+
+    def write_coming(self) -> None:
+        """A part of a write has come in."""
+        self._heard_at = time.monotonic()
+
     async def counters(self, max_age: float) -> CounterSample:
         """Counters not older than `max_age` seconds."""
-        return await self._cache.get(max_age)
+        return await self.sampler.get(max_age)
 
     async def flush(self, keys: AbstractSet[bytes]) -> int:
         """Remove these learned entries; how many there were."""
@@ -146,30 +211,6 @@ class Daemon:
         """Upcalls dropped by the kernel since this server started."""
         return self._upcalls_lost
 
-    def check_vifs(self) -> list[tuple[int, Family]]:
-        """Have VIFs made anew that the kernel has no more though we never heard; the tables where that was so.
-
-        Somebody else took them away, or an interface went and came back as it was while link changes were lost.
-        """
-        tables = []
-        for (table, family), mroute in self._tables.items():
-            known = self.engine.tables[table, family].vifs.in_kernel()
-            gone = [number for number in known if mroute.vif_counters(number) is None]
-            if gone:
-                _log.warning("interfaces have lost their VIFs, which are made anew", extra={"table": table, "vifs": gone})
-                self.engine.vifs_gone(table, family, gone)
-                tables.append((table, family))
-        return tables
-
-    async def verify(self) -> None:
-        """See whether the kernel still has our VIFs; where it has not, look at the entries as well, and put back what is gone."""
-        for table, family in self.check_vifs():
-            self.executor.wake()
-            dump = await asyncio.to_thread(mfc_dump.dump, family, table)
-            missing = self.engine.missing(table, family, {entry.key for entry in dump if not entry.unresolved})
-            _log.warning("entries that were gone are put back", extra={"table": table, "family": family.name, "entries": missing})
-            self.executor.wake()
-
     def request_shutdown(self) -> None:
         """End the daemon in order: the keeper is told that none shall follow, and this server ends."""
         _log.info("a client asked for the end")
@@ -184,11 +225,13 @@ class Daemon:
             kind, answer = UpcallKind(record.kind), Answer(record.answer)
             self._metrics.upcalls.labels(str(record.table), record.family.name.lower(), kind.name.lower()).inc()
             key = exact_key(record.table, record.group, record.source)
-            if key in self.engine.desired.routes and answer not in {Answer.INSTALLED, Answer.ELSEWHERE}:
-                if kind is UpcallKind.NOCACHE:
-                    self._put_back(record, key)
-            else:
-                self.engine.upcall(key, kind, record.vif, answer, record.template, record.time)
+            exact = key in self.engine.desired.routes and answer not in {Answer.INSTALLED, Answer.ELSEWHERE}
+            if exact and kind is UpcallKind.NOCACHE:
+                self._put_back(record, key)
+            self.engine.upcall(key, kind, record.vif, answer, record.template, record.time)
+            if self.actions is not None:
+                self.actions.upcall(key, kind, answer, record.time)
+        self.engine.feed.upcalls_noted()
         self.executor.wake()
 
     def _put_back(self, record: UpcallRecord, key: bytes) -> None:
@@ -198,12 +241,14 @@ class Daemon:
         if kernel is None or key not in kernel.actual or mroute is None or mroute.counters([key])[0] is not None:
             return
         if self.engine.lost(key):
+            self._metrics.drift_repairs.labels("missing").inc()
             _log.warning("the kernel lacked an entry, which is put back", extra={"route": key_text(key)})
 
     def losses(self, losses: Losses) -> None:
         """Count what nobody will hear of."""
         self._upcalls_lost += losses.kernel
         self._metrics.upcall_drops.inc(losses.kernel + losses.keeper)
+        self.engine.feed.upcalls_lost()
         if losses.keeper:
             self.engine.records_lost(losses.table, losses.family)
             self.executor.wake()

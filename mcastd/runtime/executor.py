@@ -16,7 +16,7 @@ from mcastd.core.engine import Engine
 from mcastd.core.plan import Work
 from mcastd.kernel.mroute import Mroute
 from mcastd.model.address import Family
-from mcastd.model.effect import AddVif, DeleteMfc, DelVif, Effect, OpenTable, ProgramMfc, SetTemplates, SetVifMap
+from mcastd.model.effect import AddVif, CloseTable, DeleteMfc, DelVif, Effect, OpenTable, ProgramMfc, SetTemplates, SetVifMap
 from mcastd.model.errors import KernelRefused, McastdError, Problem, Reason
 from mcastd.model.template import TemplateChange
 from mcastd.telemetry.metrics import Metrics
@@ -44,6 +44,9 @@ class TablePort(Protocol):
 
     async def open_table(self, table: int) -> Mapping[Family, Mroute]:
         """Open a table's sockets; McastdError if that can't be."""
+
+    async def close_table(self, table: int) -> None:
+        """Returns when the keeper has closed its sockets of a table."""
 
 
 class Executor:
@@ -73,6 +76,11 @@ class Executor:
             future = self._waiting.setdefault(work, asyncio.get_running_loop().create_future())
             self.wake()
             await asyncio.shield(future)
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for what the kernel is being told."""
+        return bool(self._waiting)
 
     async def quiet(self) -> None:
         """Wait until there is nothing to do."""
@@ -119,6 +127,9 @@ class Executor:
         match effect:
             case OpenTable():
                 return await self._open(effect.table)
+            case CloseTable():
+                await self._close(effect.table)
+                return None
             case SetVifMap():
                 await self._keeper.set_vif_map(effect.table, effect.family, effect.entries)
                 return None
@@ -141,10 +152,11 @@ class Executor:
                 return self._vif("del_vif", effect, lambda: mroute.del_vif(effect.vif))
 
     async def _batch(self, operation: str, size: int, call: Callable[[], Sequence[int] | None]) -> Sequence[int] | None:
-        if size <= INLINE:
-            errnos = call()
-        else:
-            errnos = await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        with self._metrics.kernel_operation_seconds.labels(operation).time():
+            if size <= INLINE:
+                errnos = call()
+            else:
+                errnos = await asyncio.get_running_loop().run_in_executor(self._thread, call)
         self._metrics.kernel_operations.labels(operation).inc(size)
         for number in errnos or ():
             if number:
@@ -155,7 +167,8 @@ class Executor:
         """A VIF's change; its errno. A VIF that is to go may be gone: its link went first."""
         self._metrics.kernel_operations.labels(operation).inc()
         try:
-            call()
+            with self._metrics.kernel_operation_seconds.labels(operation).time():
+                call()
         except KernelRefused as exc:
             self._metrics.kernel_operation_failures.labels(operation, errno.errorcode.get(exc.errno, str(exc.errno))).inc()
             if not (isinstance(effect, DelVif) and exc.errno == errno.EADDRNOTAVAIL):
@@ -163,6 +176,15 @@ class Executor:
             return exc.errno
         _log.debug("a VIF changed", extra={"operation": operation, "vif": effect.vif, "table": effect.table})
         return 0
+
+    async def _close(self, table: int) -> None:
+        """Close our sockets of a table at once, before anybody else has a turn, and have the keeper close its own."""
+        for family in Family:
+            mroute = self._tables.pop((table, family), None)
+            if mroute is not None:
+                mroute.close()
+        await self._keeper.close_table(table)
+        _log.info("a table that nothing wanted is closed", extra={"table": table})
 
     async def _open(self, table: int) -> dict[Family, Problem | None]:
         """Open what is not open; by family None, or why not."""

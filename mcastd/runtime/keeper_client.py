@@ -5,9 +5,10 @@
 
 import asyncio
 import logging
+import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from typing import Any
@@ -33,8 +34,10 @@ from mcastd.keeper.channel import (
 )
 from mcastd.keeper.templates import bodies, learned_bodies
 from mcastd.kernel import rawsock
+from mcastd.kernel.joins import HeldSocket
 from mcastd.model.address import Family
 from mcastd.model.errors import McastdError, Reason
+from mcastd.model.rule import Rule
 from mcastd.model.settings import TABLE_MAX, Settings
 from mcastd.model.template import TemplateChange
 
@@ -58,6 +61,8 @@ class Hello:
     """Multicast routing sockets, initialised and non-blocking."""
     vif_maps: dict[TableFamily, VifEntries] = field(default_factory=dict)
     """As the last server left them."""
+    stored: list[HeldSocket] = field(default_factory=list)
+    """What the last server had the keeper hold."""
 
 
 @dataclass(slots=True)
@@ -70,6 +75,8 @@ class Callbacks:
     """The keeper wants an orderly end."""
     end: Callable[[], None]
     """The keeper is gone, or talks nonsense: nothing keeps the sockets any more but this process."""
+    reload: Callable[[], None] = lambda: None
+    """The keeper was asked to have the configuration read again."""
 
 
 class KeeperClient:
@@ -83,7 +90,8 @@ class KeeperClient:
         self._loop = asyncio.get_running_loop()
         self._requests: dict[int, asyncio.Future[Frame]] = {}
         self._numbers = cycle(range(1, 2**32))
-        self._unsent: deque[bytes] = deque()
+        self._unsent: deque[tuple[bytes, tuple[int, ...]]] = deque()
+        """Messages, each with its descriptors, which are closed when it is sent."""
         self._open = True
         self._loop.add_reader(self._channel.fileno(), self._read)
 
@@ -103,12 +111,15 @@ class KeeperClient:
             started_monotonic=_take_number(values, "started_monotonic"),
             starts=take_int(values, "starts", 1, 2**63),
         )
+        stored = take_int(values, "stored", 0, 2**16)
         for _ in range(take_int(values, "sockets", 0, 2**16)):
             frame = _expect(channel, Message.SOCKET)
             values = frame.values()
             key = (take_int(values, "table", 0, TABLE_MAX), take_family(values))
             (hello.sockets[key],) = _adopt(frame.fds, 1)
             hello.vif_maps[key] = take_vif_entries(values)
+        for _ in range(stored):
+            hello.stored.append(_held_socket(_expect(channel, Message.STORED)))
         return hello
 
     async def set_vif_map(self, table: int, family: Family, entries: VifEntries) -> None:
@@ -127,6 +138,38 @@ class KeeperClient:
     async def close_table(self, table: int) -> None:
         """Have the keeper close its sockets of a table; the kernel forgets the table when ours are closed too."""
         await self._ask(Message.CLOSE_TABLE, {"table": table})
+
+    async def open_control(self, kind: str, family: Family, number: int = 0) -> socket.socket:
+        """A copy of the keeper's control socket of this kind, family and number; opened if it is not yet.
+
+        Raises McastdError NOT_ALLOWED or KERNEL_ERROR.
+        """
+        frame = await self._ask(Message.OPEN_CONTROL, {"kind": kind, "family": int(family), "number": number})
+        (sock,) = _adopt(frame.fds, 1)
+        return sock
+
+    async def store_fd(self, name: str, note: str, fd: int | None) -> None:
+        """Have the keeper hold a copy of a UDP socket under a name, with a note; without one, have it change the note.
+
+        Raises McastdError TOO_MANY_ITEMS, NOT_FOUND or INVALID_VALUE.
+        """
+        await self._ask(Message.STORE_FD, {"name": name, "note": note}, fd)
+
+    def drop_fd(self, name: str) -> None:
+        """Have the keeper close what it holds under a name."""
+        self._send(encode(Message.DROP_FD, body={"name": name}))
+
+    async def change_rule(self, rule: Rule, family: Family, *, add: bool) -> None:
+        """Have the keeper add or delete a policy rule; done when it is so, or was.
+
+        Raises McastdError NOT_ALLOWED, TOO_MANY_ITEMS or KERNEL_ERROR.
+        """
+        values = {"table": rule.table, "iif": rule.iif, "priority": rule.priority, "family": int(family), "add": add}
+        await self._ask(Message.RULE, values)
+
+    def run_action(self, reason: str, environment: Mapping[str, str]) -> None:
+        """Have the action script run, after those runs that wait."""
+        self._send(encode(Message.RUN_ACTION, body={"reason": reason, "environment": environment}))
 
     async def set_templates(self, table: int, family: Family, changes: Iterable[TemplateChange], *, whole: bool = False) -> None:
         """Change templates, or (`whole`) replace all of them; done when what older ones answered has come by the callback."""
@@ -154,19 +197,21 @@ class KeeperClient:
         self._loop.remove_reader(self._channel.fileno())
         self._loop.remove_writer(self._channel.fileno())
         self._channel.close()
+        while self._unsent:
+            close_all(self._unsent.popleft()[1])
         waiting, self._requests = self._requests, {}
         for future in waiting.values():
             if not future.done():
                 future.set_exception(_gone())
 
-    async def _ask(self, message: Message, values: dict[str, object] | bytes) -> Frame:
+    async def _ask(self, message: Message, values: dict[str, object] | bytes, fd: int | None = None) -> Frame:
         if not self._open:
             raise _gone()
         number = next(self._numbers)
         future: asyncio.Future[Frame] = self._loop.create_future()
         self._requests[number] = future
         try:
-            self._send(encode(message, number, values))
+            self._send(encode(message, number, values), fd)
             return await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled() and future.exception() is None:
@@ -175,8 +220,9 @@ class KeeperClient:
         finally:
             self._requests.pop(number, None)
 
-    def _send(self, data: bytes) -> None:
-        self._unsent.append(data)
+    def _send(self, data: bytes, fd: int | None = None) -> None:
+        # A copy of the descriptor: it may have to wait, and whoever asked need not.
+        self._unsent.append((data, () if fd is None else (os.dup(fd),)))
         self._write()
 
     def _write(self) -> None:
@@ -184,8 +230,8 @@ class KeeperClient:
         if not self._open:
             return
         try:
-            while self._unsent and self._channel.send(self._unsent[0]):
-                self._unsent.popleft()
+            while self._unsent and self._channel.send(*self._unsent[0]):
+                close_all(self._unsent.popleft()[1])
         except (BrokenPipeError, ConnectionResetError):
             self._end("the keeper is gone")
             return
@@ -220,6 +266,8 @@ class KeeperClient:
                 self._callbacks.losses(take_losses(frame.values()))
             case Message.SHUTDOWN:
                 self._callbacks.shutdown()
+            case Message.RELOAD:
+                self._callbacks.reload()
             case Message.REPLY:
                 self._take_reply(frame)
             case _:
@@ -290,6 +338,16 @@ def _adopt(fds: Sequence[int], expected: int) -> list[socket.socket]:
     except ValueError as exc:
         close_all(fds)
         raise ChannelError(str(exc)) from exc
+
+
+def _held_socket(frame: Frame) -> HeldSocket:
+    """What a STORED brings; only the keeper puts sockets there, so any is taken for what its name says."""
+    values = frame.values()
+    name, note = values.get("name"), values.get("note")
+    if not isinstance(name, str) or not isinstance(note, str) or len(frame.fds) != 1:
+        close_all(frame.fds)
+        raise ChannelError(f"STORED comes with {len(frame.fds)} descriptors, name {name!r} and note {note!r}")
+    return HeldSocket(name, note, socket.socket(fileno=frame.fds[0]))
 
 
 def _gone() -> McastdError:

@@ -8,12 +8,15 @@ import logging
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 from mcastd.core.desired import Draft
 from mcastd.core.engine import Engine
+from mcastd.core.memberships import JoinWork
 from mcastd.core.plan import Work
 from mcastd.core.prepare import prepare
 from mcastd.model.errors import McastdError, Reason
+from mcastd.model.join import route_join_key
 from mcastd.model.write import Outcome, Write
 from mcastd.runtime.executor import Executor
 from mcastd.runtime.tasks import cancel, in_slices, spawn
@@ -29,16 +32,27 @@ COMPACT_AGAIN_SECONDS = 60.0
 """Between a compaction that failed (a full disk) and the next try."""
 
 _END = object()
-_Done = asyncio.Future[tuple[Outcome, list[Work]]]
+_Done = asyncio.Future[tuple[Outcome, list[Work | JoinWork]]]
 
 _log = logging.getLogger(__name__)
+
+
+class JoinPort(Protocol):
+    """What the writer asks of whoever joins and leaves."""
+
+    def wake(self) -> None:
+        """There may be something to do."""
+
+    async def done(self, work: JoinWork) -> None:
+        """Wait until the kernel has answered for all that a write joins and leaves."""
 
 
 class Writer:
     """Takes writes in the order in which they come."""
 
-    def __init__(self, engine: Engine, store: Store, executor: Executor) -> None:
+    def __init__(self, engine: Engine, store: Store, executor: Executor, joiner: JoinPort) -> None:
         """Write to these."""
+        self._joiner = joiner
         self._engine = engine
         self._store = store
         self._executor = executor
@@ -47,6 +61,7 @@ class Writer:
         self._steady = asyncio.Event()
         self._steady.set()
         self._closed = False
+        self._working = False
         self._compaction: asyncio.Task[None] | None = None
         self._compact_after = 0.0
         self._disk_refuses = False
@@ -67,11 +82,16 @@ class Writer:
         self._wake.set()
         outcome, works = await done
         for work in works:
-            await self._executor.done(work)
+            await (self._executor.done(work) if isinstance(work, Work) else self._joiner.done(work))
         if works and _starved(outcome):
             # A VIF that this very write has freed may still be on its way to them.
             await self._executor.quiet()
         return outcome
+
+    @property
+    def busy(self) -> bool:
+        """Whether writes are being carried out, or wait for it."""
+        return self._working or bool(self._queue)
 
     async def steady(self) -> None:
         """Wait until no write is half in force."""
@@ -98,9 +118,11 @@ class Writer:
 
     async def _group(self, group: list[tuple[Write, _Done]]) -> None:
         draft = self._engine.draft()
+        self._working = True
         try:
             await self._on_draft(draft, group)
         finally:
+            self._working = False
             self._engine.settled()
 
     async def _on_draft(self, draft: Draft, group: list[tuple[Write, _Done]]) -> None:
@@ -109,7 +131,7 @@ class Writer:
             if done.cancelled():
                 continue  # Whoever asked has left before it began.
             try:
-                outcome = await in_slices(prepare(draft, write, self._engine.routes_max))
+                outcome = await in_slices(prepare(draft, write, self._engine.routes_max, self._engine.limits.joins_max))
             except McastdError as exc:
                 _fail(done, exc)
             else:
@@ -126,6 +148,7 @@ class Writer:
         for outcome, done in prepared:
             works = await self._put_in_force(outcome)
             self._executor.wake()
+            self._joiner.wake()
             if not done.done():
                 done.set_result((outcome, works))
 
@@ -137,20 +160,27 @@ class Writer:
             _log.info("writes can be stored again")
         self._disk_refuses = error is not None
 
-    async def _put_in_force(self, outcome: Outcome) -> list[Work]:
+    async def _put_in_force(self, outcome: Outcome) -> list[Work | JoinWork]:
         """What the kernel has to answer for before the caller gets his."""
-        engine, works = self._engine, []
+        engine = self._engine
+        works: list[Work | JoinWork] = []
         if outcome.intent:
             self._steady.clear()
             try:
-                works.append(await in_slices(engine.commit(outcome.intent)))
+                work = await in_slices(engine.commit(outcome.intent), self._executor.wake)
+                works += [work] if work.joins is None else [work, work.joins]
                 engine.settled(outcome.revision)
             finally:
                 self._steady.set()
         if late := [route.key for _, route in outcome.kept if not route.installed_at and route.fate.forwarding is not None]:
             # As asked already, but the kernel has yet to answer: for an earlier write, or after a refusal.
-            works.append(Work(late))
-            engine.enqueue(works[-1])
+            again = Work(late)
+            engine.enqueue(again)
+            works.append(again)
+        joins = [change.key for change in outcome.joins if change.after is change.before]
+        joins += [route_join_key(route) for _, route in outcome.kept if route.join]
+        if joins:
+            works.append(engine.joins.again(joins))
         return works
 
     def _compact_if_due(self) -> None:
@@ -162,7 +192,11 @@ class Writer:
         if self._compaction is None and now >= self._compact_after and self._store.wants_compaction():
             desired = self._engine.desired
             slices = self._store.compaction(
-                self._store.mark(), list(desired.routes.values()), list(desired.owners.values()), list(desired.settings.values())
+                self._store.mark(),
+                list(desired.routes.values()),
+                list(desired.owners.values()),
+                list(desired.settings.values()),
+                list(desired.joins.values()),
             )
             self._compaction = spawn(self._compact(slices), "compaction")
 

@@ -20,12 +20,13 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 from mcastd.model.address import KEY_SIZE_V4, KEY_SIZE_V6
+from mcastd.model.join import JoinKey, JoinRecord
 from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord, Pin
 from mcastd.model.route import Oif, Paths, Route, Template
 from mcastd.model.template import is_template_key
 
 ROUTES_MAX = 10_000
-"""Routes and deletions in one record: what one slice of work costs, some 5 ms, and what one damaged blob can hold."""
+"""Routes, joins and deletions in one record: what one slice of work costs, some 5 ms, and what one damaged blob can hold."""
 
 _MAGIC = b"mcr\x01"
 _PREFIX = struct.Struct("<4sII")
@@ -74,20 +75,27 @@ def pieces(intents: Iterable[Intent]) -> Iterator[Intent]:
     """
     pending = Intent()
     for intent in intents:
-        size = len(pending.puts) + len(pending.deletes) + len(intent.puts) + len(intent.deletes)
-        if (intent.deletes and pending.puts) or size > ROUTES_MAX:
+        size = _size(pending) + _size(intent)
+        overtakes = (intent.deletes and pending.puts) or (intent.join_deletes and pending.join_puts)
+        if overtakes or size > ROUTES_MAX:
             if pending:
                 yield pending
             pending = Intent()
-        if len(intent.puts) + len(intent.deletes) > ROUTES_MAX:
+        if _size(intent) > ROUTES_MAX:
             yield from _split(intent)
         else:
             pending.puts += intent.puts
             pending.deletes += intent.deletes
             pending.owners += intent.owners
             pending.settings += intent.settings
+            pending.join_puts += intent.join_puts
+            pending.join_deletes += intent.join_deletes
     if pending:
         yield pending
+
+
+def _size(intent: Intent) -> int:
+    return len(intent.puts) + len(intent.deletes) + len(intent.join_puts) + len(intent.join_deletes)
 
 
 def _split(intent: Intent) -> Iterator[Intent]:
@@ -95,6 +103,10 @@ def _split(intent: Intent) -> Iterator[Intent]:
         yield Intent(deletes=intent.deletes[at : at + ROUTES_MAX])
     for at in range(0, len(intent.puts), ROUTES_MAX):
         yield Intent(puts=intent.puts[at : at + ROUTES_MAX])
+    for at in range(0, len(intent.join_deletes), ROUTES_MAX):
+        yield Intent(join_deletes=intent.join_deletes[at : at + ROUTES_MAX])
+    for at in range(0, len(intent.join_puts), ROUTES_MAX):
+        yield Intent(join_puts=intent.join_puts[at : at + ROUTES_MAX])
     if intent.owners or intent.settings:
         yield Intent(owners=intent.owners, settings=intent.settings)
 
@@ -118,6 +130,12 @@ def encode(intent: Intent, identity: bytes) -> bytes:
         header["owners"] = [(o.name, o.epoch, o.revision) for o in intent.owners]
     if intent.settings:
         header["settings"] = [(s.interface, s.owner, s.ttl_threshold, s.ttl_revision, s.pins) for s in intent.settings]
+        if any(s.router_discovery is not None for s in intent.settings):
+            header["router_discovery"] = [(s.router_discovery, s.discovery_revision) for s in intent.settings]
+    if intent.join_deletes:
+        header["join_deletes"] = [_encode_join_key(key) for key in intent.join_deletes]
+    if intent.join_puts:
+        header["join_puts"] = [[*_encode_join_key(one.key), one.cookie, one.revision] for one in intent.join_puts]
     text = _encode_header(header).encode()
     body = b"".join((text, *columns))
     checksum = crc32(body, crc32(len(text).to_bytes(4, "little"), crc32(identity)))
@@ -159,7 +177,13 @@ def _encode_template(route: Template) -> list[object]:
         route.revision,
         route.idle_timeout,
         route.shared_tree,
+        route.join,
     ]
+
+
+def _encode_join_key(key: JoinKey) -> list[object]:
+    """Joins are of many lengths, and have a name: they stand in the header."""
+    return [key.owner, key.interface, key.group.hex(), key.group_length, key.source.hex(), key.source_length]
 
 
 def _encode_puts(puts: Sequence[Route], header: dict[str, object], columns: list[bytes]) -> None:
@@ -170,6 +194,8 @@ def _encode_puts(puts: Sequence[Route], header: dict[str, object], columns: list
     header["owner"] = _encode_values([route.owner for route in puts], columns)
     header["cookie"] = _encode_values([route.cookie for route in puts], columns)
     header["monitored"] = _encode_values([route.monitored for route in puts], columns)
+    if any(route.join for route in puts):
+        header["join"] = _encode_values([route.join for route in puts], columns)
     revisions = [route.revision for route in puts]
     if min(revisions) == max(revisions):
         header["revision"] = revisions[0]
@@ -268,17 +294,33 @@ def _decode_body(header: object, columns: _Columns, interner: Interner) -> Inten
     if "owners" in header:
         intent.owners = [OwnerRecord(text(name), epoch, revision) for name, epoch, revision in header["owners"]]
     if "settings" in header:
+        settings = header["settings"]
+        discovery = header.get("router_discovery", [(None, 0)] * len(settings))
         intent.settings = [
-            InterfaceSettings(text(interface), text(owner), threshold, revision, tuple(Pin(*pin) for pin in pins))
-            for interface, owner, threshold, revision, pins in header["settings"]
+            InterfaceSettings(text(interface), text(owner), threshold, revision, tuple(Pin(*pin) for pin in pins), *said)
+            for (interface, owner, threshold, revision, pins), said in zip(settings, discovery, strict=True)
         ]
+    intent.join_deletes = [_decode_join_key(values, interner) for values in header.get("join_deletes", ())]
+    intent.join_puts = [_decode_join(values, interner) for values in header.get("join_puts", ())]
     return intent
 
 
 def _decode_template(values: list[Any], interner: Interner) -> Template:
-    key, (iif, oifs), owner, cookie, monitored, revision, idle_timeout, shared_tree = values
+    key, (iif, oifs), owner, cookie, monitored, revision, idle_timeout, shared_tree, *later = values
     paths, owner = interner.paths(iif, oifs), interner.text(owner)
-    return Template(bytes.fromhex(key), paths, owner, cookie, monitored, revision, idle_timeout, shared_tree)
+    join = bool(later and later[0])
+    return Template(bytes.fromhex(key), paths, owner, cookie, monitored, revision, idle_timeout, shared_tree, join)
+
+
+def _decode_join_key(values: list[Any], interner: Interner) -> JoinKey:
+    owner, interface, group, group_length, source, source_length = values
+    text = interner.text
+    return JoinKey(text(owner), text(interface), bytes.fromhex(group), group_length, bytes.fromhex(source), source_length)
+
+
+def _decode_join(values: list[Any], interner: Interner) -> JoinRecord:
+    *key, cookie, revision = values
+    return JoinRecord(_decode_join_key(key, interner), cookie, revision)
 
 
 def _decode_puts(header: dict[str, Any], columns: _Columns, interner: Interner) -> list[Route]:
@@ -291,5 +333,6 @@ def _decode_puts(header: dict[str, Any], columns: _Columns, interner: Interner) 
         cookies = [interner.text(cookie) for cookie in cookies]
     cookies = columns.values(cookies, count)
     monitored = columns.values(header["monitored"], count)
+    joins = columns.values(header.get("join", (False,)), count)
     revisions = repeat(header["revision"], count) if "revision" in header else columns.numbers("Q", count)
-    return list(map(Route, keys, paths, owners, cookies, monitored, revisions))
+    return list(map(Route, keys, paths, owners, cookies, monitored, revisions, joins))

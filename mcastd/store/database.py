@@ -4,7 +4,7 @@ One connection holds the file for as long as the daemon runs (locking_mode=EXCLU
 daemon on the same state is refused). Commits are durable on return: write-ahead log, synchronous=FULL. The tables:
 
     state     one row: start count, which snapshot is in force, how far it covers the journal, where the journal ends
-    snapshot  records (codec.py) of all routes, owners and settings; the upper bits of the number are a generation
+    snapshot  records (codec.py) of all routes, joins, owners and settings; the upper bits of the number are a generation
     journal   records of what was committed since, in order
 
 Two digests, over the checksums of the records of the snapshot and of the journal, stand in the state row: a lost, stale or

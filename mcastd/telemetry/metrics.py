@@ -1,27 +1,22 @@
-"""Metrics: the bounded ones. Counts of our own doing are kept here; state is read from the engine at each scrape."""
+"""Metrics of our own doing: counters and histograms that the daemon increments itself. State is read at each scrape (state.py).
 
-import platform
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+docs/metrics.md lists all of them; a test compares it with what is live.
+"""
 
-from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
-from prometheus_client.registry import Collector
+import logging
 
-from mcastd import __version__
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+
 from mcastd.model.event import UpcallKind
-from mcastd.model.interface import VIFS_MAX
-from mcastd.model.route import RouteState
-
-if TYPE_CHECKING:
-    from prometheus_client import Metric
-
-    from mcastd.core.engine import Engine
-    from mcastd.core.tables import KernelTable
-
-_WHERE = ["table", "family"]
 
 OPERATIONS = ("add_vif", "del_vif", "add_mfc", "del_mfc")
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+_OPERATION_SECONDS = (0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+_LAG_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+disable_created_metrics()  # type: ignore[no-untyped-call] # A second series for each counter, which nobody reads.
 
 
 class Metrics:
@@ -29,107 +24,120 @@ class Metrics:
 
     def __init__(self) -> None:
         """Every series that is known to exist starts at 0."""
-        self.registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         self.kernel_operations = Counter(
             "mcastd_kernel_operations",
-            "Calls that change the kernel's multicast tables (MRT_*), by operation.",
+            "Calls that change the kernel's multicast tables (MRT_*), by operation; one for each entry.",
             ["op"],
-            registry=self.registry,
+            registry=registry,
         )
         self.kernel_operation_failures = Counter(
-            "mcastd_kernel_operation_failures", "Those of them that the kernel refused.", ["op", "errno"], registry=self.registry
+            "mcastd_kernel_operation_failures", "Those of them that the kernel refused.", ["op", "errno"], registry=registry
+        )
+        self.kernel_operation_seconds = Histogram(
+            "mcastd_kernel_operation_duration_seconds",
+            "Duration of the calls that change the kernel's multicast tables; of a batch (up to 1000 entries), as a whole.",
+            ["op"],
+            buckets=_OPERATION_SECONDS,
+            registry=registry,
+        )
+        self.membership_failures = Counter(
+            "mcastd_membership_failures",
+            "Memberships that the kernel did not take or give up (MCAST_JOIN_GROUP and its like), each time it was tried.",
+            ["errno"],
+            registry=registry,
         )
         self.upcalls = Counter(
-            "mcastd_upcalls", "Kernel upcalls (igmpmsg, mrt6msg), by kind.", ["table", "family", "kind"], registry=self.registry
+            "mcastd_upcalls", "Kernel upcalls (igmpmsg, mrt6msg), by kind.", ["table", "family", "kind"], registry=registry
         )
         self.upcall_drops = Counter(
-            "mcastd_upcall_queue_drops", "Upcalls lost to full queues, in the kernel or in the keeper.", registry=self.registry
+            "mcastd_upcall_queue_drops", "Upcalls lost to full queues, in the kernel or in the keeper.", registry=registry
         )
+        self.loop_lag = Histogram(
+            "mcastd_event_loop_lag_seconds",
+            "How late the event loop wakes a task that sleeps: what every call waits for beside its own work.",
+            buckets=_LAG_SECONDS,
+            registry=registry,
+        )
+        self.log_messages = Counter(
+            "mcastd_log_messages", "Lines that the server process has logged, by level.", ["level"], registry=registry
+        )
+        self._make_listener()
+        self._make_drift()
         for operation in OPERATIONS:
             self.kernel_operations.labels(operation)
+            self.kernel_operation_seconds.labels(operation)
+        for level in LEVELS:
+            self.log_messages.labels(level)
         for family in ("ipv4", "ipv6"):
             for kind in UpcallKind:
                 self.upcalls.labels("0", family, kind.name.lower())
+        ProcessCollector(registry=registry)
 
-
-class EngineCollector(Collector):
-    """State as gauges, made anew at each scrape."""
-
-    def __init__(self, engine: "Engine", instance_id: str) -> None:
-        """Read this engine."""
-        self._engine = engine
-        self._instance_id = instance_id
-
-    def collect(self) -> "Iterator[Metric]":
-        """Build, routes by state, entries by origin, what the caps have refused, VIFs."""
-        yield self._build()
-        tables = list(self._engine.tables.values())
-        yield self._routes(tables)
-        yield from _learned(tables)
-        used = GaugeMetricFamily("mcastd_vifs", "VIFs (IPv6: MIFs) in use.", labels=_WHERE)
-        limit = GaugeMetricFamily("mcastd_vifs_limit", "VIFs there are (MAXVIFS).", labels=_WHERE)
-        for kernel in tables:
-            used.add_metric(_where(kernel), kernel.vifs.used)
-            limit.add_metric(_where(kernel), VIFS_MAX)
-        yield used
-        yield limit
-
-    def _build(self) -> "Metric":
-        build = InfoMetricFamily("mcastd_build", "What runs here.")
-        build.add_metric(
-            [],
-            {
-                "version": __version__,
-                "python": platform.python_version(),
-                "kernel": platform.release(),
-                "instance_id": self._instance_id,
-            },
+    def _make_listener(self) -> None:
+        """The metrics listener's own."""
+        registry = self.registry
+        self.http_requests = Counter(
+            "mcastd_http_requests", "Requests to the metrics listener that were answered, by status.", ["code"], registry=registry
         )
-        return build
+        self.certificate_expiry = Gauge(
+            "mcastd_tls_certificate_expiry_timestamp_seconds",
+            "When the certificate of a listener ends, seconds since the epoch.",
+            ["listener"],
+            registry=registry,
+        )
+        self.web_config_good = Gauge(
+            "mcastd_web_config_last_reload_successful",
+            "Whether the web configuration file is in force as it is (1), or as it was when it was good (0); 1 without a file.",
+            registry=registry,
+        )
+        self.web_config_good.set(1)
 
-    def _routes(self, tables: "list[KernelTable]") -> "Metric":
-        routes = GaugeMetricFamily("mcastd_routes", "Routes that owners want, by state.", labels=[*_WHERE, "state"])
-        for kernel in tables:
-            counts = dict.fromkeys(RouteState, 0)
-            for shape in kernel.shapes.values():
-                counts[shape.state] += len(shape.members)
-            for one in (*kernel.templates.values(), *kernel.trees.values()):
-                counts[one.state] += 1
-            for key in self._engine.failed:
-                route = self._engine.desired.routes.get(key)
-                if route is not None and route.problem is not None and getattr(route.fate, "kernel", None) is kernel:
-                    counts[route.fate.state] -= 1
-                    counts[RouteState.FAILED] += 1
-            for state, count in counts.items():
-                routes.add_metric([*_where(kernel), state.name.lower()], count)
-        return routes
+    def _make_drift(self) -> None:
+        """What others have done to our entries and VIFs."""
+        self.drift_repairs = Counter(
+            "mcastd_drift_repairs",
+            "Entries and VIFs that somebody else removed or changed, and that were put back, by kind.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.drift_routes = Gauge(
+            "mcastd_drift_routes",
+            "Entries that differ from what is wanted: missing and different ones are being put back, foreign ones left alone.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self.reconciles = Counter(
+            "mcastd_reconciles",
+            "Comparisons of a dump of a table with what it should be, by cause.",
+            ["trigger"],
+            registry=self.registry,
+        )
+        self.reconcile_seconds = Histogram(
+            "mcastd_reconcile_duration_seconds", "Time that such a comparison took, dump and all.", registry=self.registry
+        )
+        self.reconcile_success = Gauge(
+            "mcastd_reconcile_last_success_timestamp_seconds",
+            "When the last one was completed, seconds since the epoch; 0 = there was none.",
+            registry=self.registry,
+        )
+        for kind in ("missing", "different", "vif"):
+            self.drift_repairs.labels(kind)
+        for kind in ("missing", "different", "foreign"):
+            self.drift_routes.labels(kind)
+        self.reconciles.labels("notifications_lost")
 
 
-def _learned(tables: "list[KernelTable]") -> "Iterator[Metric]":
-    """What traffic has made, and what the caps have refused it."""
-    entries = GaugeMetricFamily(
-        "mcastd_entries",
-        "Entries in the kernel (ip_mr_cache), by origin: what owners ask for, what templates made, stop filters.",
-        labels=[*_WHERE, "origin"],
-    )
-    learned_refused = CounterMetricFamily(
-        "mcastd_learned_refused", "New sources that a template's cap has refused (setting learned_max).", labels=_WHERE
-    )
-    stops_refused = CounterMetricFamily(
-        "mcastd_stops_refused", "Stop filters that a table's cap has refused (setting stops_max).", labels=_WHERE
-    )
-    for kernel in tables:
-        where = _where(kernel)
-        learned = sum(one.children for one in kernel.templates.values()) + sum(one.children for one in kernel.trees.values())
-        entries.add_metric([*where, "configured"], max(0, len(kernel.actual) - len(kernel.learned)))
-        entries.add_metric([*where, "learned"], learned)
-        entries.add_metric([*where, "stop"], max(0, len(kernel.learned) - learned))
-        learned_refused.add_metric(where, kernel.capped)
-        stops_refused.add_metric(where, kernel.stops_refused)
-    yield entries
-    yield learned_refused
-    yield stops_refused
+class LogCounter(logging.Handler):
+    """Counts what is logged."""
 
+    def __init__(self, metrics: Metrics) -> None:
+        """Count here; a handler beside the one that writes."""
+        super().__init__()
+        self._levels = {level.upper(): metrics.log_messages.labels(level) for level in LEVELS}
 
-def _where(kernel: "KernelTable") -> list[str]:
-    return [str(kernel.table), kernel.family.name.lower()]
+    def emit(self, record: logging.LogRecord) -> None:
+        """One more."""
+        found = self._levels.get(record.levelname)
+        if found is not None:
+            found.inc()

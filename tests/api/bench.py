@@ -90,11 +90,14 @@ class Bench:
         self.star = bed.star(receivers=2)
         self.router = self.star.router
         run = directory / "run"
+        config = directory / "mcastd.toml"
+        config.touch(0o644)
         self.daemon = McastdProcess(
             self.router,
             directory,
             *("--listen", f"unix:{run}/write.sock,access=write,owner=alice"),
             *("--listen", f"unix:{run}/view.sock,access=view,owner=eve"),
+            *("--config", str(config)),
             *arguments,
         )
         self.admin = Client(self.daemon.socket)

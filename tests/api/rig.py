@@ -34,6 +34,7 @@ from mcastd.runtime.tasks import cancel, spawn
 from mcastd.store.sqlite import Store
 from mcastd.telemetry.metrics import Metrics
 from tests.api.bench import Refusal, refusal, stream
+from tests.fakejoins import FakePool
 from tests.fakekernel import FakeKernel
 
 INTERFACES = ("up", "down1", "down2")
@@ -49,6 +50,9 @@ class FakeMroute:
         self.gate.set()
         self.held_back = threading.Event()
         """A call is at the gate."""
+
+    def close(self) -> None:
+        """The keeper has another copy: nothing comes of it yet."""
 
     def add_vif(self, vif: int, ifindex: int) -> None:
         """MRT_ADD_VIF."""
@@ -120,7 +124,7 @@ class FakeKeeperClient:
 class Rig:
     """A daemon that serves on a socket, and a client."""
 
-    def __init__(self, directory: Path, routes_max: int = 1000, access: Access = Access.ADMIN) -> None:
+    def __init__(self, directory: Path, routes_max: int = 1000, access: Access = Access.ADMIN, **limits: Any) -> None:
         self.kernel = FakeKernel()
         for family in Family:
             self.kernel.init((0, family))
@@ -128,7 +132,7 @@ class Rig:
             self.kernel.set_link(Link(ifindex, name, up=True, multicast=True))
         self.state_dir = directory / "state"
         self.store = Store.open(self.state_dir)
-        engine = Engine(self.store.begin(), self.store.load(), Limits(routes_max=routes_max))
+        engine = Engine(self.store.begin(), self.store.load(), Limits(routes_max=routes_max, **limits))
         engine.links(LinksResync(tuple(self.kernel.links.values())))
         self.mroutes = {family: FakeMroute(self.kernel, family) for family in Family}
         for family in Family:
@@ -136,13 +140,16 @@ class Rig:
         self.keeper = FakeKeeperClient()
         self.ended = asyncio.Event()
         tables = cast("dict[tuple[int, Family], Mroute]", {(0, family): mroute for family, mroute in self.mroutes.items()})
-        self.daemon = Daemon(engine, self.store, cast("KeeperClient", self.keeper), tables, Metrics(), self.ended.set)
+        self.pool = FakePool()
+        keeper = cast("KeeperClient", self.keeper)
+        self.daemon = Daemon(engine, self.store, keeper, tables, Metrics(), self.ended.set, self.pool)
         path = directory / "rig.sock"
         self.listeners = Listeners(self.daemon, [Listen(str(path), access=access)])
         self.channel = grpc.aio.insecure_channel(f"unix:{path}", options=(("grpc.use_local_subchannel_pool", 1),))
         self.routes = rs_grpc.RouteServiceStub(self.channel)
         self.status = sv_grpc.DaemonServiceStub(self.channel)
         self.interfaces = sv_grpc.InterfaceServiceStub(self.channel)
+        self.joins = sv_grpc.JoinServiceStub(self.channel)
 
     @property
     def engine(self) -> Engine:
@@ -155,6 +162,7 @@ class Rig:
         self.kernel.set_link(link)
         self.engine.links(LinkChanged(link))
         self.daemon.executor.wake()
+        self.daemon.joiner.wake()
 
     async def put(self, *routes: t.Route, return_changes: bool = False, timeout: float = 10, **options: Any) -> rs.WriteResult:
         """PutRoutes."""
@@ -193,7 +201,12 @@ async def refused(call: Awaitable[object]) -> Refusal:
 @asynccontextmanager
 async def running(rig: Rig) -> AsyncIterator[Rig]:
     """Serve, with the writer and the executor at work."""
-    tasks = [spawn(rig.daemon.executor.run(), "executor"), spawn(rig.daemon.writer.run(), "writer")]
+    daemon = rig.daemon
+    tasks = [
+        spawn(daemon.executor.run(), "executor"),
+        spawn(daemon.joiner.run(), "joiner"),
+        spawn(daemon.writer.run(), "writer"),
+    ]
     await rig.listeners.start()
     await rig.listeners.serving()
     try:

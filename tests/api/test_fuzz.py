@@ -18,6 +18,9 @@ from tests.api.test_methods import ENDS_THE_DAEMON, LATER, METHODS
 
 pytestmark = [pytest.mark.kernel, pytest.mark.xdist_group("api-fuzz"), pytest.mark.timeout(300)]
 
+WATCH = "EventService.Watch"
+"""Never ends by itself."""
+
 UNCLEAN = {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS}
 fuzzed = settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
@@ -134,6 +137,14 @@ def message(draw: st.DrawFn, kind: descriptor.Descriptor, depth: int = 5) -> Mes
     return made
 
 
+def up_to_now(answers: Iterator[Any]) -> Iterator[Message]:
+    """The messages of Watch up to the one that says that all there is was told."""
+    for answer in answers:
+        yield answer
+        if answer.synced:
+            return
+
+
 def call(bench: Bench, name: str, requests: list[bytes]) -> Refusal | None:
     """Call a method with raw requests; an answer must be one of its type."""
     method = METHODS[name]
@@ -151,7 +162,8 @@ def call(bench: Bench, name: str, requests: list[bytes]) -> Refusal | None:
     try:
         got = stub(sent, timeout=20)
         if method.server_streaming:
-            list(got)
+            list(up_to_now(got) if name == WATCH else got)
+            got.cancel()
     except grpc.RpcError as exc:
         return refusal(exc)
     return None

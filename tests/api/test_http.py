@@ -36,7 +36,7 @@ def fetch(bench: Bench, request: str) -> str:
 
 def get(bench: Bench, path: str) -> tuple[str, str]:
     """Status line and body."""
-    head, _, body = fetch(bench, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").partition("\r\n\r\n")
+    head, _, body = fetch(bench, f"GET {path} HTTP/1.0\r\nHost: x\r\n\r\n").partition("\r\n\r\n")
     return head.split("\r\n")[0], body
 
 
@@ -82,7 +82,7 @@ def test_alive_and_ready(bench: Bench) -> None:
 
 
 def test_bad_requests_do_no_harm(bench: Bench) -> None:
-    answers = {request: fetch(bench, request).split("\r\n")[0] for request in ("x\r\n\r\n", "POST / HTTP/1.1\r\n\r\n")}
+    answers = {request: fetch(bench, request).split("\r\n")[0] for request in ("x\r\n\r\n", "POST / HTTP/1.0\r\n\r\n")}
     assert list(answers.values()) == ["HTTP/1.1 400 Bad Request", "HTTP/1.1 405 Method Not Allowed"]
     assert get(bench, "/readyz")[0] == "HTTP/1.1 200 OK"
 

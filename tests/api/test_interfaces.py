@@ -138,10 +138,16 @@ def test_a_table_that_cannot_be_is_refused(bench: Bench) -> None:
     assert (found.code, found.reason, found.metadata["field"]) == (INVALID, "INVALID_VALUE", "table")
 
 
-def test_router_discovery_comes_later(bench: Bench) -> None:
-    found = refused(lambda: set_interface(bench.admin, "down1", router_discovery=True))
-    assert (found.code, found.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
-    assert found.metadata["field"] == "router_discovery"
+def test_router_discovery_is_on_where_somebody_asks(own_bench: Bench) -> None:
+    admin, write = own_bench.admin, own_bench.write
+    assert not interfaces(admin)["down1"].router_discovery
+    assert set_interface(write, "down1", router_discovery=True).router_discovery
+    assert interfaces(admin)["down1"].router_discovery
+    assert not set_interface(admin, "down1", router_discovery=False).router_discovery
+    assert set_interface(write, "down1", router_discovery=True).router_discovery, "the latest word holds"
+    assert set_interface(admin, "later0", router_discovery=True).router_discovery
+    assert set_interface(admin, "later0", ttl_threshold=2).router_discovery, "nothing was said of it"
+    assert "router-discovery" in admin.status().features
 
 
 def test_an_interface_that_is_not_there_yet_can_be_set(own_bench: Bench) -> None:

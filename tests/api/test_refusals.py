@@ -13,7 +13,7 @@ from tests.api.bench import DOMAIN, Bench, good, key_of, refusal, refused, strea
 
 pytestmark = [pytest.mark.kernel, pytest.mark.xdist_group("api-refusals")]
 
-INVALID, MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
 LONG = "x" * 100_000
 FULL_WIDTH = "\uff12\uff13\uff19.1.1.1"
 """239.1.1.1 in digits that int() takes and no resolver does."""
@@ -179,7 +179,15 @@ ROUTES: dict[str, tuple[t.Route, grpc.StatusCode, str, str, str | None, str]] = 
     "cookie of a template": (bad(source="", cookie="c" * 65), INVALID, "INVALID_VALUE", "cookie", None, "longer than 64 bytes"),
     "wildcard of a template": (bad(source="", wildcard=99), INVALID, "INVALID_VALUE", "wildcard", "99", "WILDCARD_SHARED_TREE"),
     "table of a template": (bad(source="", table=254), INVALID, "INVALID_VALUE", "table", "254", "default table of IPv6"),
-    "join of a template": (bad(source="", join=True), MISSING, "NOT_IMPLEMENTED", "join", None, "memberships"),
+    "join of a template from any": (bad(source="", iif="", join=True), INVALID, "INVALID_INTERFACE", "iif", "", "to join on"),
+    "join of too many": (
+        bad(group="239.0.0.0/8", source="", join=True),
+        INVALID,
+        "INVALID_VALUE",
+        "group",
+        "239.0.0.0/8",
+        "more than 4096",
+    ),
     "idle timeout too short": (with_timeout(0, 900_000_000, source=""), INVALID, "INVALID_VALUE", "idle_timeout", "0.9s", "1s"),
     "idle timeout too long": (with_timeout(86_401, source=""), INVALID, "INVALID_VALUE", "idle_timeout", "86401s", "to 86400s"),
     "idle timeout negative": (with_timeout(-1, source=""), INVALID, "INVALID_VALUE", "idle_timeout", "-1s", "from 0s up"),
@@ -195,7 +203,6 @@ ROUTES: dict[str, tuple[t.Route, grpc.StatusCode, str, str, str | None, str]] = 
         "60s",
         "learns nothing",
     ),
-    "join": (bad(join=True), MISSING, "NOT_IMPLEMENTED", "join", None, "memberships"),
 }
 
 

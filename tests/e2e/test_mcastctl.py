@@ -157,25 +157,6 @@ def test_interfaces_and_status(ipv4_router: Router) -> None:
     assert json.loads(ctl.run("status", "-j"))["limits"]["vifs_max"] == 32
 
 
-def test_commands_of_a_daemon_to_come(ipv4_router: Router) -> None:
-    ctl = Ctl(f"unix:{ipv4_router.daemon.socket}")
-    features = json.loads(ctl.run("status", "-j"))["features"]
-    missing = [
-        ("join", "list"),
-        ("join", "add", "up", "239.1.1.1"),
-        ("source", "list"),
-        ("watch",),
-        ("reload",),
-    ]
-    for command in missing:
-        if command[0] in {"join", "source", "watch"} and any(command[0] in feature for feature in features):
-            continue
-        done = ctl.call(*command)
-        if done.returncode:
-            assert done.returncode == 76, done
-            assert done.stderr.startswith("mcastctl: NOT_IMPLEMENTED: mcast.v1.")
-
-
 def test_commands_from_the_daemon_itself(ipv4_router: Router) -> None:
     ctl = Ctl(f"unix:{ipv4_router.daemon.socket}")
     assert ctl.run("--from-server", "--help").count("route add GROUP [SOURCE]") == 1

@@ -26,7 +26,7 @@ def test_vifs_and_entries_that_are_flushed_come_back(router: Router) -> None:
     with router.namespace.socket(family, socket.SOCK_RAW, protocol) as other:
         level = socket.IPPROTO_IP if ipv4 else socket.IPPROTO_IPV6
         other.setsockopt(level, MRT_FLUSH, struct.pack("@i", EVERYTHING))
-    wait_until(lambda: "entries that were gone are put back" in router.daemon.log(), 20)
+    wait_until(lambda: "interfaces have lost their VIFs" in router.daemon.log(), 20)
     for sender in senders:
         router.wait_state(sender, PROGRAMMED, "down1")
         router.check_leaves(sender, "down1")

@@ -30,6 +30,7 @@ MAY_IMPORT = {
         "mcastd.kernel.rawsock",
         "mcastd.kernel.upcall",
         "mcastd.kernel.privileges",
+        "mcastd.kernel.rules",
         "mcastd.kernel._native",
     ],
     "mcastd.runtime": [
@@ -43,6 +44,7 @@ MAY_IMPORT = {
         "mcastd.runtime",
         "mcastd.keeper.channel",  # the wire codec that both processes speak
         "mcastd.keeper.templates",
+        "mcastd.keeper.activation",  # how a server finds sockets that listen already
     ],
     "mcastd.cli": ["mcastd"],
 }
@@ -58,6 +60,7 @@ ONLY_LIBRARIES = {
 
 # Library -> the only packages that may import it.
 ONLY_USERS = {
+    "bcrypt": ["mcastd.telemetry"],
     "cffi": ["mcastd.kernel"],
     "click": ["mcastd.cli"],
     "google": ["mcastd.api", "mcastd.cli.ctl"],  # protobuf
@@ -68,7 +71,7 @@ ONLY_USERS = {
     "prometheus_client": ["mcastd.telemetry"],
     "pyroute2": ["mcastd.kernel"],
     "sqlite3": ["mcastd.store"],
-    "yaml": ["mcastd.sources", "mcastd.cli.ctl"],
+    "yaml": ["mcastd.sources", "mcastd.cli.ctl", "mcastd.telemetry"],  # telemetry: the web configuration file
 }
 
 # Whatever is not a pure function of its arguments, as model and core are.

@@ -89,7 +89,7 @@ class EngineMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         # Few keys, but many batches and slices: what comes between them is what is looked for.
-        self.patches = [mock.patch(f"mcastd.core.{module}.BATCH", 2) for module in ("engine", "plan", "prepare")]
+        self.patches = [mock.patch(f"mcastd.core.{module}.BATCH", 2) for module in ("commits", "plan", "prepare")]
         for patch in self.patches:
             patch.start()
         self.world = self.new_world()
@@ -270,6 +270,12 @@ class EngineMachine(RuleBasedStateMachine):
             self.world.router.keeper.busy[5, family] = Problem(Reason.MROUTE_SOCKET_BUSY, "table 5 is in use")
         else:
             self.world.router.keeper.busy.pop((5, family), None)
+
+    @rule(count=st.integers(0, 3))
+    def close_unused(self, count: int) -> None:
+        """Tables that nothing has wanted for long are closed, soon or later."""
+        self.world.router.close_unused()
+        self.move(count)
 
     @rule(key=keys, really=st.booleans())
     def lose_entry(self, key: bytes, really: bool) -> None:

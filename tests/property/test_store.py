@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from mcastd.model.address import exact_key
+from mcastd.model.join import JoinKey, JoinRecord
 from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord, Pin, Stored
 from mcastd.model.route import Oif, Paths, Route
 from mcastd.store import codec, sqlite
@@ -33,7 +34,17 @@ paths = st.builds(Paths, names, st.lists(st.builds(Oif, names, st.integers(0, 25
 owners = st.sampled_from(["controller", "config", "Ærø"]) | st.text(max_size=8)
 any_text = st.text(st.characters(codec=None), max_size=20)  # lone surrogates too: what a file system can hand in
 revisions = st.integers(0, U64)
-routes = st.builds(Route, keys, paths, owners, any_text | st.just(""), st.booleans(), revisions)
+routes = st.builds(Route, keys, paths, owners, any_text | st.just(""), st.booleans(), revisions, st.booleans())
+join_keys = st.builds(
+    JoinKey,
+    owners,
+    names,
+    st.sampled_from([b"\xe8\0\0\1", b"\xff\x0e" + bytes(14)]),
+    st.integers(0, 128),
+    st.sampled_from([b"", b"\x0a\0\0\1", b"\xff" * 16]),
+    st.integers(0, 128),
+)
+joins = st.builds(JoinRecord, join_keys, any_text, revisions)
 owner_records = st.builds(OwnerRecord, owners, revisions, revisions)
 interface_settings = st.builds(
     InterfaceSettings,
@@ -49,15 +60,21 @@ intents = st.builds(
     st.lists(keys, max_size=6),
     st.lists(owner_records, max_size=2),
     st.lists(interface_settings, max_size=2),
+    st.lists(joins, max_size=6),
+    st.lists(join_keys, max_size=3),
 )
 
 
-def plain(stored: Stored) -> tuple[object, object, object]:
+def plain(stored: Stored) -> tuple[object, ...]:
     """Return everything stored as values that compare by value and print well."""
     return (
-        {k: (r.key, r.paths.iif, r.paths.oifs, r.owner, r.cookie, r.monitored, r.revision) for k, r in stored.routes.items()},
+        {
+            k: (r.key, r.paths.iif, r.paths.oifs, r.owner, r.cookie, r.monitored, r.revision, r.join)
+            for k, r in stored.routes.items()
+        },
         {name: (o.name, o.epoch, o.revision) for name, o in stored.owners.items()},
         stored.settings,
+        stored.joins,
     )
 
 
@@ -71,6 +88,16 @@ def apply(model: Stored, intent: Intent) -> None:
         model.owners[owner.name] = owner
     for said in intent.settings:
         model.settings[said.interface, said.owner] = said
+    for join in intent.join_deletes:
+        model.joins.pop(join, None)
+    for record in intent.join_puts:
+        model.joins[record.key] = record
+
+
+def size(intent: Intent) -> tuple[int, ...]:
+    """How much an intent holds of everything."""
+    lists = (intent.puts, intent.deletes, intent.owners, intent.settings, intent.join_puts, intent.join_deletes)
+    return tuple(len(one) for one in lists)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -101,9 +128,9 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(group=st.lists(intents, max_size=4))
     def commit(self, group: list[Intent]) -> None:
-        before = [(len(i.puts), len(i.deletes), len(i.owners), len(i.settings)) for i in group]
+        before = list(map(size, group))
         self.store.commit(group)
-        assert before == [(len(i.puts), len(i.deletes), len(i.owners), len(i.settings)) for i in group]
+        assert before == list(map(size, group))
         for intent in group:
             apply(self.model, intent)
 
@@ -163,8 +190,10 @@ class StoreMachine(RuleBasedStateMachine):
             assert self.store.notice is None
             assert plain(self.store.load()) == plain(self.model)
 
-    def _snapshot(self) -> tuple[list[Route], list[OwnerRecord], list[InterfaceSettings]]:
-        return list(self.model.routes.values()), list(self.model.owners.values()), list(self.model.settings.values())
+    def _snapshot(self) -> tuple[list[Route], list[OwnerRecord], list[InterfaceSettings], list[JoinRecord]]:
+        model = self.model
+        rest = list(model.owners.values()), list(model.settings.values()), list(model.joins.values())
+        return list(model.routes.values()), *rest
 
 
 TestStore = StoreMachine.TestCase

@@ -71,6 +71,7 @@ class McastdProcess:
         self.routes = rs_grpc.RouteServiceStub(self.channel)
         self.interfaces = sv_grpc.InterfaceServiceStub(self.channel)
         self.daemon = sv_grpc.DaemonServiceStub(self.channel)
+        self.events = sv_grpc.EventServiceStub(self.channel)
         self.health = health_pb2_grpc.HealthStub(self.channel)
         if ready:
             try:

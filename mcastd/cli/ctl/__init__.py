@@ -1,1 +1,1 @@
-"""`mcastctl`, built at run time from the contract's descriptor image: nothing in here names an RPC or a field of it."""
+"""`mcastctl`, built at run time from the contract's descriptor image: nothing but `top` names an RPC or a field of it."""

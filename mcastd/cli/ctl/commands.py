@@ -13,6 +13,7 @@ from mcastd.cli.ctl import words
 from mcastd.cli.ctl.completers import complete
 from mcastd.cli.ctl.contract import Contract
 from mcastd.cli.ctl.fieldtypes import FlagOption, help_text, make_parameter, plain_value
+from mcastd.cli.ctl.handwritten import HEADING, Handwritten, handwritten
 from mcastd.cli.ctl.identity import Identities
 from mcastd.cli.ctl.request import Given
 from mcastd.cli.ctl.run import Wish, run
@@ -66,17 +67,24 @@ class Branch(click.Group):
         self.session = session
         self.path = path
 
+    def by_hand(self) -> list[Handwritten]:
+        """The commands beside those of the contract."""
+        return [] if self.path else list(handwritten(self.session.contract))
+
     def below(self) -> list[Command]:
-        """The commands below."""
+        """The commands of the contract below."""
         return [one for one in self.session.tree.commands if one.words[: len(self.path)] == self.path and one.words != self.path]
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """The next words."""
-        return list(dict.fromkeys(one.words[len(self.path)] for one in self.below()))
+        return list(dict.fromkeys([*(one.words[len(self.path)] for one in self.below()), *(one.name for one in self.by_hand())]))
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
         """The command or branch of a next word."""
         path = (*self.path, cmd_name)
+        for one in self.by_hand():
+            if one.name == cmd_name:
+                return one.make(self.session.contract, self.session.tree)
         found = self.session.find(*path)
         if found is not None:
             return Leaf(self.session, found)
@@ -101,6 +109,8 @@ class Branch(click.Group):
             heading = "Commands" if self.path else self._heading(command)
             summary = words.summary_and_details(command.comment)[0]
             sections.setdefault(heading, []).append((usage_of(command)[len(" ".join(self.path)) :].strip(), summary))
+        for one in self.by_hand():
+            sections.setdefault(HEADING, []).append((one.name, one.summary))
         for heading, rows in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(rows, col_max=40)

@@ -8,6 +8,7 @@ import click
 
 from mcastd.cli.ctl import words
 from mcastd.cli.ctl.commands import PROGRAM, Branch, Leaf, Session, argument_help, argument_name, option_sections, usage_of
+from mcastd.cli.ctl.handwritten import handwritten
 from mcastd.cli.ctl.shared import CONNECTION, OUTPUT
 
 _EXIT_CODES = (
@@ -132,6 +133,17 @@ def _sections(session: Session) -> Iterator[Section]:
             arguments=[(argument_name(one), argument_help(one)) for one in command.arguments],
             options=options,
             examples=command.examples,
+        )
+    for one in handwritten(session.contract):
+        by_hand = one.make(session.contract, session.tree)
+        context = click.Context(by_hand, info_name=one.name)
+        yield Section(
+            usage=" ".join([one.name, *by_hand.collect_usage_pieces(context)[1:]]),
+            paragraphs=(by_hand.help or one.summary).split("\n\n"),
+            aliases=[],
+            arguments=[],
+            options=option_sections(context, [param for param in by_hand.params if getattr(param, "heading", "") != CONNECTION]),
+            examples=(),
         )
 
 

@@ -51,9 +51,10 @@ def run(command: Command, given: Given, wish: Wish, identities: Identities) -> i
     except KeyboardInterrupt:
         if not is_watch(command):
             raise
+        printer.end()  # an array is closed
         return 0  # there is no other way to end a watch
     except CallError as exc:
-        return _tell_failure(exc, wish.style)
+        return tell_failure(exc, wish.style)
     _tell_outcome(answers, outcome, wish.style)
     return outcome.exit_code(tell_changes=wish.tell_changes)
 
@@ -68,7 +69,8 @@ def _follow(answers: Iterator[Message], printer: Printer) -> NoReturn:
     raise AssertionError("a watch does not end by itself")
 
 
-def _tell_failure(failed: CallError, style: Style) -> int:
+def tell_failure(failed: CallError, style: Style) -> int:
+    """Say what a call failed with, in the style of its answers; the exit code."""
     sys.stdout.flush()
     if style.format in {"json", "ndjson"}:
         tell(failed.json())

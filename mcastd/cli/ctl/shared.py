@@ -17,12 +17,13 @@ _CONNECTION_KEYS = ("address", "tls_ca", "tls_cert", "tls_key", "tls_server_name
 _OUTPUT_KEYS = ("output", "json", "columns", "full")
 
 
-class _Seconds(ParamType):
+class Seconds(ParamType):
     """A duration, in seconds."""
 
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Seconds of the text; click says which flag it was if it is no duration."""
         try:
             seconds = values.parse_duration(value) / values.NANOS
         except ValueError as exc:
@@ -61,7 +62,7 @@ def connection_options(*, root: bool) -> list[click.Option]:
         option(
             "--timeout",
             f"Longest wait for an answer, of a list for its beginning (default: {UNARY_SECONDS:g}s; none for watch and replace).",
-            _Seconds(),
+            Seconds(),
             "DURATION",
         ),
     ]

@@ -89,6 +89,32 @@ const uint8_t *mr_dump_records(const mr_dump *dump);
 size_t mr_dump_paths_size(const mr_dump *dump);
 const uint8_t *mr_dump_paths(const mr_dump *dump);
 
+/* --- notifications of changes: notifications.c --- */
+typedef struct mr_notices mr_notices;
+
+#define MR_REMOVED ...
+#define RTNLGRP_IPV4_MROUTE ...
+#define RTNLGRP_IPV6_MROUTE ...
+#define RTNLGRP_IPV4_NETCONF ...
+#define RTNLGRP_IPV6_NETCONF ...
+#define NETLINK_ADD_MEMBERSHIP ...
+
+/* Let neither our own additions and changes (rtm_protocol 17) nor unresolved entries into the queue. */
+int mr_filter_notices(int fd);
+mr_notices *mr_notices_new(int ipv6);
+void mr_notices_free(mr_notices *notices);
+/* Decode one received buffer: MR_MORE, ENOMEM, or MR_MALFORMED. */
+int mr_notices_feed(mr_notices *notices, const uint8_t *buffer, size_t size);
+/* Read and decode at most `limit` datagrams without waiting: MR_DONE = there are no more now, MR_MORE = there may be,
+ * an errno (> 0; ENOBUFS: some were lost), MR_MALFORMED or MR_TRUNCATED. */
+int mr_notices_receive(mr_notices *notices, int fd, unsigned limit);
+/* Whether an interface's mc_forwarding may have changed. */
+int mr_notices_vifs(const mr_notices *notices);
+/* Whether there is any entry that was not removed. */
+int mr_notices_changes(const mr_notices *notices);
+/* The entries: records of a dump whose byte `unresolved` is MR_REMOVED where an entry was removed, else 0. */
+const mr_dump *mr_notices_mfc(const mr_notices *notices);
+
 /* --- privileges: privileges.c --- */
 int pv_get(uint64_t sets[5]);       /* permitted, effective, inheritable, bounding, ambient */
 int pv_set(uint64_t permitted, uint64_t effective, uint64_t inheritable);
@@ -98,3 +124,17 @@ int pv_raise_ambient(uint64_t capabilities);
 int pv_set_no_new_privs(void);
 int pv_get_no_new_privs(void);      /* 1 or 0 */
 int pv_set_parent_death_signal(int number);
+
+/* --- memberships: joins.c --- */
+typedef struct {
+    int any_source;     /* the group is joined whatever the source */
+    unsigned sources;   /* joined sources, of which not more were written than there was room for */
+} jn_state;
+/* Have a UDP socket queue nothing, and hear of no group that others have joined. */
+int jn_deaf(int fd, int ipv6);
+/* Join or leave a group on an interface; ENOBUFS, ENOMEM: the socket takes no more of them. */
+int jn_group(int fd, int ipv6, int join, uint32_t ifindex, const uint8_t *group);
+/* The same for one source of a group. */
+int jn_source(int fd, int ipv6, int join, uint32_t ifindex, const uint8_t *group, const uint8_t *source);
+/* What the socket has joined of a group on an interface; EADDRNOTAVAIL: nothing. */
+int jn_filter(int fd, int ipv6, uint32_t ifindex, const uint8_t *group, unsigned room, uint8_t *sources, jn_state *state);

@@ -11,14 +11,18 @@ from google.rpc import status_pb2
 
 from mcast.v1 import route_service_pb2 as rs
 from mcastd.api import binding, status
+from mcastd.core.engine import Engine
 from mcastd.model.errors import CODES, McastdError, Reason
+from mcastd.model.limits import Limits
+from mcastd.model.record import Stored
 from tests.api.bench import Refusal, refusal
+from tests.fakewatch import FakeDaemon
 
 METHODS = {method.name: method for service in binding.services() for method in service.methods}
 
 
 def test_every_public_coroutine_of_a_handler_is_a_method_of_the_contract() -> None:
-    daemon: Any = None
+    daemon: Any = FakeDaemon(Engine(1, Stored(), Limits()))
     objects = binding.handlers(daemon)
     for service in binding.services():
         handler = objects.get(service.name)

@@ -1,16 +1,20 @@
 """mcastd.api.present: values to messages."""
 
+import asyncio
+
 import pytest
 
 from mcast.v1 import route_service_pb2 as rs
 from mcast.v1 import types_pb2 as t
 from mcastd.api import present
 from mcastd.api.ports import CounterSample
-from mcastd.api.present import ANSWER_BYTES_MAX, RoutePresenter, portions, route_intent, timestamp, write_result
+from mcastd.api.present import ANSWER_BYTES_MAX, SLICE, RoutePresenter, portions, route_intent, timestamp, write_result
 from mcastd.model.address import Family
 from mcastd.model.errors import Problem, Reason
+from mcastd.model.join import JoinKey, JoinRecord
 from mcastd.model.route import Action, Counters, Fate, Route, RouteState
 from mcastd.model.write import Change, Outcome
+from mcastd.runtime.tasks import cancel, spawn
 from tests.fakerouter import route
 from tests.netns.routed import key_of
 
@@ -103,36 +107,53 @@ def outcome(*changes: Change, kept: tuple[Route, ...] = ()) -> Outcome:
     return Outcome(changes=list(changes), kept=list(enumerate(kept)), revision=5, created=len(changes), unchanged=len(kept))
 
 
-def test_exceptions_are_always_told() -> None:
+async def test_exceptions_are_always_told() -> None:
     fine, failed, waiting = (programmed(key_of(Family.IPV4, n)) for n in range(1, 4))
     failed.problem = Problem(Reason.KERNEL_ERROR, "no memory")
     waiting.fate.state, waiting.installed_at = RouteState.PENDING, 0.0
     changes = [Change(Action.CREATE, n, None, one) for n, one in enumerate((fine, failed, waiting))]
     refused = Change(Action.NONE, 3, fine, None, Problem(Reason.OWNED_BY_OTHER, "bob's"))
-    result, omitted = write_result(outcome(*changes, refused), every=False, tried=True)
+    result, omitted = await write_result(outcome(*changes, refused), every=False, tried=True)
     assert [(c.id, c.error.reason) for c in result.changes] == [(1, "KERNEL_ERROR"), (2, ""), (3, "OWNED_BY_OTHER")]
     assert (result.failed, omitted) == (1, 0)
-    result, _ = write_result(outcome(*changes, refused), every=True, tried=True)
+    result, _ = await write_result(outcome(*changes, refused), every=True, tried=True)
     assert [c.id for c in result.changes] == [0, 1, 2, 3]
-    result, _ = write_result(outcome(*changes, refused), every=False, tried=False)
+    result, _ = await write_result(outcome(*changes, refused), every=False, tried=False)
     assert [c.id for c in result.changes] == [3], "a dry run knows nothing of states"
 
 
-def test_what_was_there_already_is_told_where_it_does_not_forward() -> None:
+async def test_what_was_there_already_is_told_where_it_does_not_forward() -> None:
     fine, failed = programmed(), programmed(key_of(Family.IPV4, 2))
     failed.problem = Problem(Reason.KERNEL_ERROR, "no memory")
-    result, _ = write_result(outcome(kept=(fine, failed)), every=False, tried=True)
+    result, _ = await write_result(outcome(kept=(fine, failed)), every=False, tried=True)
     assert [(c.id, c.action) for c in result.changes] == [(1, rs.RouteChange.ACTION_NONE)]
     assert result.failed == 1
 
 
-def test_an_answer_has_an_end() -> None:
+async def test_an_answer_has_an_end() -> None:
     globs = [f"{n:02}" + "?*" * 31 for n in range(64)]
     many = [Change(Action.CREATE, n, None, programmed(key_of(Family.IPV4, n + 1), *globs)) for n in range(1000)]
-    result, omitted = write_result(outcome(*many), every=True, tried=True)
+    result, omitted = await write_result(outcome(*many), every=True, tried=True)
     assert len(result.changes) + omitted == 1000
     assert omitted > 0
     assert ANSWER_BYTES_MAX < result.ByteSize() < 4 << 20
+
+
+async def test_others_have_their_turn_meanwhile() -> None:
+    many = tuple(programmed(key_of(Family.IPV4, n)) for n in range(1, 2 * SLICE + 1))
+    turns = []
+
+    async def other() -> None:
+        while True:
+            turns.append(1)
+            await asyncio.sleep(0)
+
+    task = spawn(other(), "other")
+    await write_result(outcome(*(Change(Action.CREATE, n, None, one) for n, one in enumerate(many))), every=True, tried=True)
+    told = len(turns)
+    await write_result(outcome(kept=many), every=False, tried=True)
+    await cancel(task)
+    assert (told, len(turns)) == (2, 4)
 
 
 def test_portions_hold_everything_in_order() -> None:
@@ -153,3 +174,32 @@ def test_a_problem_is_told_whole() -> None:
         "no room",
         {"used": "32"},
     )
+
+
+def test_a_join() -> None:
+    key = JoinKey("alice", "vlan*", b"\xef\1\0\0", 24, b"\x0a\0\0\1", 32)
+    problem = Problem(Reason.MEMBERSHIP_LIMIT, "no room", {"limit": "1"})
+    message = present.join(JoinRecord(key, "c", 7), problem)
+    error = t.Error(code=8, reason="MEMBERSHIP_LIMIT", message="no room", metadata={"limit": "1"})
+    assert message == t.Join(interface="vlan*", group="239.1.0.0/24", source="10.0.0.1", cookie="c", owner="alice", error=error)
+    any_source = JoinKey("alice", "eth0", b"\xff\x3e" + bytes(13) + b"\1", 128, b"", 0)
+    assert present.join(JoinRecord(any_source), None) == t.Join(interface="eth0", group="ff3e::1", owner="alice")
+
+
+async def test_a_join_that_failed_is_told_of_its_route() -> None:
+    one = programmed()
+    one.join = True
+    limit = Problem(Reason.MEMBERSHIP_LIMIT, "no room")
+    assert RoutePresenter(None, lambda _: limit).present(one).status.last_error.reason == "MEMBERSHIP_LIMIT"
+    assert RoutePresenter(None, lambda _: None).present(one).status == RoutePresenter().present(programmed()).status
+    fine, _ = await write_result(outcome(Change(Action.CREATE, 0, None, one)), every=False, tried=True, join_error=lambda _: None)
+    assert (fine.failed, list(fine.changes)) == (0, [])
+
+
+@pytest.mark.parametrize("reason,failed", [(Reason.MEMBERSHIP_LIMIT, 1), (Reason.NO_SUCH_INTERFACE, 0)])
+async def test_a_join_that_failed_is_in_the_answer(reason: Reason, failed: int) -> None:
+    one = programmed()
+    one.join = True
+    for written in (outcome(Change(Action.CREATE, 0, None, one)), outcome(kept=(one,))):
+        told, _ = await write_result(written, every=False, tried=True, join_error=lambda _: Problem(reason, "words"))
+        assert (told.failed, told.changes[0].error.reason) == (failed, reason)

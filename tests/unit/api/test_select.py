@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcast.v1 import types_pb2 as t
-from mcastd.api.select import is_empty, matcher
+from mcastd.api.select import is_empty, join_matcher, matcher
 from mcastd.model.address import Family, exact_key, pack_address
 from mcastd.model.errors import McastdError, Reason
+from mcastd.model.join import JoinKey, JoinRecord
 from mcastd.model.route import Fate, Route, RouteState
 from tests.fakerouter import route
 from tests.netns.routed import key_of
@@ -102,3 +103,47 @@ def test_an_unknown_state_is_refused_with_those_there_are() -> None:
     unknown: list[Any] = [77]
     with pytest.raises(McastdError, match="programmed, partial, pending, template, failed"):
         matcher(t.Selector(states=unknown))
+
+
+JOIN = JoinRecord(JoinKey("alice", "vlan*", pack_address("239.1.0.0"), 24, pack_address("10.0.0.0"), 30), "c")
+ANY = JoinRecord(JoinKey("bob", "eth0", pack_address("ff3e::1"), 128, b"", 0))
+
+
+@pytest.mark.parametrize(
+    "selector,join,any_source",
+    [
+        (t.Selector(owner="alice"), True, False),
+        (t.Selector(cookie="c"), True, False),
+        (t.Selector(group="239.0.0.0/8"), True, False),
+        (t.Selector(group="239.1.0.0/24"), True, False),
+        (t.Selector(group="239.1.0.0/25"), False, False),
+        (t.Selector(group="ff3e::/16"), False, True),
+        (t.Selector(group="::/0"), False, True),
+        (t.Selector(source="10.0.0.0/8"), True, False),
+        (t.Selector(source="10.0.0.1"), False, False),
+        (t.Selector(source="::/0"), False, True),
+        (t.Selector(source="::/1"), False, False),
+        (t.Selector(interface="vlan7"), True, False),
+        (t.Selector(interface="vlan?"), True, False),
+        (t.Selector(interface="eth0"), False, True),
+        (t.Selector(interface="*"), True, True),
+        (t.Selector(owner="alice", group="239.2.0.0/16"), False, False),
+    ],
+)
+def test_joins_are_selected(selector: t.Selector, join: bool, any_source: bool) -> None:
+    test = join_matcher(selector)
+    assert test is not None
+    assert test(JOIN, ["vlan7"]) is join
+    assert test(ANY, []) is any_source
+
+
+def test_every_join_matches_a_selector_that_says_nothing_of_joins() -> None:
+    assert join_matcher(t.Selector()) is None
+    assert join_matcher(t.Selector(states=[t.ROUTE_STATE_FAILED])) is None
+
+
+@pytest.mark.parametrize("selector", [t.Selector(group="x"), t.Selector(source="10.0.0.0/33"), t.Selector(interface="a/b")])
+def test_bad_selectors_of_joins_are_refused(selector: t.Selector) -> None:
+    with pytest.raises(McastdError) as error:
+        join_matcher(selector)
+    assert error.value.problem.metadata["field"].startswith("selector.")

@@ -218,6 +218,8 @@ def test_refused_addresses(load: Load, address: str, says: str) -> None:
         ("[daemon]\nstops_max = 100000001\n", ["daemon.stops_max", "100000001", "choose 1 to 100000000"]),
         ("[daemon]\nidle_timeout = 86401\n", ["daemon.idle_timeout", "86401", "choose 1 to 86400"]),
         ("[daemon]\nidle_timeout = 1.5\n", ["daemon.idle_timeout", "1.5", "a number"]),
+        ("[daemon]\nrouter_discovery_interval = 3\n", ["daemon.router_discovery_interval", "3", "choose 4 to 180"]),
+        ("[daemon]\nrouter_discovery_interval = 181\n", ["daemon.router_discovery_interval", "181", "choose 4 to 180"]),
         ("[daemon]\nunrouted = 'drop'\n", ["daemon.unrouted", "'drop'", "stop", "ignore"]),
         ("table = [3]\n", ["table", "[[table]]"]),
         ("[table]\nnumber = 3\n", ["table", "a list"]),

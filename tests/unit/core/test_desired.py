@@ -116,3 +116,18 @@ def test_settings_field_by_field() -> None:
         desired.settings[said.interface, said.owner] = said
     effective = desired.effective_settings("eth0")
     assert (effective.ttl_threshold, effective.pinned_tables) == (7, frozenset({0, 5}))
+    assert effective.router_discovery is False
+
+
+def test_latest_word_on_router_discovery() -> None:
+    desired = Desired()
+    for owner, wanted, revision, expected in (
+        ("config", True, 90, True),
+        ("alice", False, 20, False),
+        ("bob", True, 10, False),
+        ("bob", True, 30, True),
+        ("alice", None, 0, True),
+    ):
+        said = InterfaceSettings("eth0", owner, router_discovery=wanted, discovery_revision=revision)
+        desired.settings["eth0", owner] = said
+        assert desired.effective_settings("eth0").router_discovery is expected

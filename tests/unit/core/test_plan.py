@@ -54,3 +54,34 @@ def test_an_empty_work_is_finished_at_its_turn() -> None:
     queue.took(work)
     assert work.finished
     assert queue.next() is None
+
+
+def test_a_growing_work_waits_for_more_and_is_done_when_it_is_complete() -> None:
+    queue, work = WorkQueue(), Work(growing=True)
+    queue.push(work)
+    for number in (1, 2):
+        if number == 1:
+            assert queue.next() == (work, [])
+            queue.took(work)
+        assert queue.next() is None
+        work.add([sg(number)])
+        queue.grown(work)
+        queue.grown(work)
+        assert queue.next() == (work, [sg(number)])
+        assert queue.next() is None
+        queue.took(work)
+    assert queue.finished == []
+    queue.complete(work)
+    assert queue.finished == [work]
+    assert work.finished
+
+
+def test_a_work_that_is_complete_before_its_turn_is_done_after_it() -> None:
+    queue, work = WorkQueue(), Work([sg(1)], growing=True)
+    queue.push(work)
+    queue.complete(work)
+    assert queue.finished == []
+    assert queue.next() == (work, [sg(1)])
+    queue.took(work)
+    assert queue.finished == [work]
+    assert work.finished

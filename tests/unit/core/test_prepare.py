@@ -353,6 +353,23 @@ def test_the_latest_word_holds_and_config_yields(router: Router) -> None:
     assert (said.ttl_threshold, said.pinned_tables) == (5, frozenset({0}))
 
 
+def test_router_discovery_is_a_setting_like_others(router: Router) -> None:
+    config = WriteOptions("config")
+    desired, world = router.engine.desired, router.engine.world
+    assert not desired.effective_settings("eth1").router_discovery
+    assert tally(write(router, SetInterface(config, "eth1", router_discovery=True))) == (0, 1, 0, 0, 0)
+    assert world.discovery == {"eth1"}
+    assert tally(write(router, SetInterface(ALICE, "eth1", router_discovery=False))) == (0, 1, 0, 0, 0)
+    assert tally(write(router, SetInterface(ALICE, "eth1", router_discovery=False))) == (0, 0, 0, 1, 0)
+    write(router, SetInterface(config, "eth1", router_discovery=True))
+    assert world.discovery == set(), "config yields"
+    outcome = write(router, SetInterface(BOB, "eth1", router_discovery=True))
+    assert desired.settings["eth1", "bob"].discovery_revision == outcome.revision
+    write(router, SetInterface(BOB, "eth1", ttl_threshold=3))
+    assert desired.settings["eth1", "bob"].discovery_revision == outcome.revision
+    assert world.discovery == {"eth1"}
+
+
 @both_families
 def test_restoring_undoes_a_write(router: Router, family: Family) -> None:
     one, two, three = (sg(n, family) for n in (1, 2, 3))

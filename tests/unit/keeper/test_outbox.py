@@ -1,14 +1,14 @@
 """The order in which the server is told things, whatever its speed."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mcastd.keeper.channel import RECORDS_MAX, Losses, Message, UpcallRecord, decode, encode, take_losses, unpack_records
-from mcastd.keeper.outbox import Outbox
+from mcastd.keeper.outbox import FLUSH_MAX, Outbox
 from mcastd.model.address import Family
 from tests.descriptors import open_descriptors
 
@@ -63,7 +63,8 @@ def test_records_and_messages_keep_their_order(todo: list[str | int]) -> None:
             sink.room = step
             outbox.flush(sink.send)
     sink.room = 1_000_000
-    assert outbox.flush(sink.send)
+    while not outbox.flush(sink.send):
+        pass
     assert sink.taken == expected
     assert sink.losses == []
     assert not outbox
@@ -129,3 +130,54 @@ def test_descriptors_are_duplicated_until_sent_or_forgotten() -> None:
     sink.room = 1
     assert outbox.flush(sink.send)
     assert sink.taken == ["REPLY 1", 3]
+
+
+def test_borrowed_messages_come_after_the_first_ones_and_before_everything_else() -> None:
+    before = open_descriptors()
+    outbox, sink = Outbox(), Sink(2)
+    outbox.add_record(record(0))
+    for number in (1, 2):
+        outbox.add_message(message(number), first=True)
+    made: list[int] = []
+
+    def borrowed() -> Iterator[tuple[bytes, int]]:
+        for number in range(3, 6):
+            made.append(number)
+            yield message(number), 0
+
+    outbox.add_borrowed(borrowed())
+    outbox.add_message(message(6))
+    assert not outbox.flush(sink.send)
+    assert made == [3], "each is made when its turn comes"
+    sink.room = 1
+    assert not outbox.flush(sink.send)
+    sink.room = 100
+    assert outbox.flush(sink.send)
+    assert sink.taken == ["REPLY 1", "REPLY 2", "REPLY 3", "REPLY 4", "REPLY 5", 0, "REPLY 6"]
+    assert not outbox
+    assert open_descriptors() == before
+
+
+def test_borrowed_messages_are_forgotten_with_the_server_they_were_for() -> None:
+    outbox, sink = Outbox(), Sink(1)
+    outbox.add_message(message(1), first=True)
+    outbox.add_borrowed(iter([(message(2), 0), (message(3), 0)]))
+    assert not outbox.flush(sink.send)
+    outbox.clear_messages()
+    assert not outbox
+    outbox.add_message(message(4), first=True)
+    outbox.add_borrowed(iter([(message(5), 0)]))
+    sink.room = 100
+    assert outbox.flush(sink.send)
+    assert sink.taken == ["REPLY 1", "REPLY 4", "REPLY 5"]
+
+
+def test_no_more_than_a_slice_is_sent_at_a_time() -> None:
+    """The kernel's sockets have their turn in between."""
+    outbox, sink = Outbox(), Sink()
+    outbox.add_borrowed((message(number), 0) for number in range(3 * FLUSH_MAX))
+    for count in (1, 2):
+        assert not outbox.flush(sink.send)
+        assert len(sink.taken) == count * FLUSH_MAX
+    assert outbox.flush(sink.send)
+    assert len(sink.taken) == 3 * FLUSH_MAX

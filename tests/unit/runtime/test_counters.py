@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -9,13 +10,16 @@ import pytest
 from mcastd.core.engine import Engine
 from mcastd.model.address import Family
 from mcastd.model.errors import KernelRefused
-from mcastd.model.event import AdoptedEntry
 from mcastd.model.limits import Limits
 from mcastd.model.record import Stored
-from mcastd.model.route import Counters
-from mcastd.runtime import counters
+from mcastd.model.route import Forwarding
+from mcastd.runtime import counters, samples
 from mcastd.runtime.counters import CounterCache
+from mcastd.runtime.samples import Sample, TableCounters
+from mcastd.runtime.tasks import cancel, spawn
+from tests.api.waiting import until
 from tests.netns.routed import key_of
+from tests.unit.telemetry.counted import Count, dump_of
 
 KEY, OTHER = key_of(Family.IPV4, 1), key_of(Family.IPV4, 2)
 
@@ -30,21 +34,26 @@ class Dumps:
         self.packets = 10
         self.refuses = False
         self.tables: list[tuple[int, Family]] = []
+        self.times: list[float] = []
 
-    def __call__(self, tables: list[tuple[int, Family]], now: float) -> tuple[dict[bytes, Counters], list[AdoptedEntry]]:
+    def __call__(self, tables: list[tuple[int, Family]]) -> Sample:
         """One dump."""
+        self.times.append(time.monotonic())
         assert self.gate.wait(10)
         self.taken += 1
         self.tables = list(tables)
         if self.refuses:
             raise KernelRefused("RTM_GETROUTE", 12, "no memory")
-        return {KEY: Counters(self.packets, 100 * self.packets, 0, now)}, [AdoptedEntry(OTHER, (1, ()), True)]
+        counts = {KEY: Count(self.packets, 100 * self.packets), OTHER: Count(foreign=True)}
+        wall = time.time()
+        return Sample([TableCounters(0, dump_of(Family.IPV4, counts), wall)], wall, self.times[-1])
 
 
 @pytest.fixture
 def dumps(monkeypatch: pytest.MonkeyPatch) -> Iterator[Dumps]:
     one = Dumps()
-    monkeypatch.setattr(counters, "_dump", one)
+    monkeypatch.setattr(samples, "dump", one)
+    monkeypatch.setattr(counters, "INTERVAL_MIN", 0.0)
     yield one
     one.gate.set()
 
@@ -71,9 +80,10 @@ async def test_the_sample_before_is_kept_for_rates(cache: CounterCache, dumps: D
     dumps.packets = 30
     second = await cache.get(0)
     assert (second.previous[KEY].packets, second.counters[KEY].packets) == (10, 30)
-    assert second.interval == second.time - first.time > 0
+    assert second.interval == pytest.approx(second.time - first.time, abs=0.05)
     third = await cache.get(0)
     assert third.previous == second.counters
+    assert dict(third.previous) == dict(second.counters)
 
 
 async def test_all_who_ask_at_once_share_a_dump(cache: CounterCache, dumps: Dumps) -> None:
@@ -121,3 +131,49 @@ async def test_a_refused_dump_is_told_and_tried_again(cache: CounterCache, dumps
 
 async def test_foreign_entries_are_those_that_no_owner_asks_for(cache: CounterCache) -> None:
     assert [entry.key for entry in (await cache.get(0)).foreign] == [OTHER]
+
+
+async def test_at_most_one_dump_in_a_while_however_many_want_one_of_now(
+    cache: CounterCache, dumps: Dumps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counters, "INTERVAL_MIN", 0.2)
+    for _ in range(3):
+        await asyncio.gather(*(cache.get(0) for _ in range(20)))
+    assert dumps.taken == 3
+    assert all(later - earlier >= 0.19 for earlier, later in zip(dumps.times, dumps.times[1:], strict=False))
+    began = time.monotonic()
+    await cache.get(3600)
+    assert time.monotonic() - began < 0.1
+
+
+async def test_refused_dumps_are_not_tried_more_often(cache: CounterCache, dumps: Dumps, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(counters, "INTERVAL_MIN", 0.2)
+    dumps.refuses = True
+    for _ in range(3):
+        with pytest.raises(KernelRefused):
+            await cache.get(0)
+    assert all(later - earlier >= 0.19 for earlier, later in zip(dumps.times, dumps.times[1:], strict=False))
+
+
+async def test_api_and_scrapes_share_a_sample(cache: CounterCache, dumps: Dumps) -> None:
+    sample = await cache.sample(3600)
+    answer = await cache.get(3600)
+    assert dumps.taken == 1
+    assert answer.time == sample.time
+    assert await cache.get(3600) is answer
+
+
+async def test_a_baseline_is_taken_while_there_are_entries(
+    cache: CounterCache, dumps: Dumps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counters, "BASELINE_SECONDS", 0.02)
+    running = spawn(cache.run(), "baselines")
+    await asyncio.sleep(0.1)
+    assert dumps.taken == 0
+    cache._engine.tables[0, Family.IPV4].actual[KEY] = Forwarding(b"", 0)
+    dumps.refuses = True
+    await until(lambda: dumps.taken >= 2)
+    dumps.refuses = False
+    await until(lambda: dumps.taken >= 4)
+    assert (await cache.get(3600)).interval > 0
+    await cancel(running)

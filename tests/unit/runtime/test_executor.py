@@ -13,6 +13,7 @@ from prometheus_client import generate_latest
 
 from mcastd.core.engine import Engine
 from mcastd.core.plan import Work
+from mcastd.core.unused import CLOSE_SECONDS
 from mcastd.model.address import Family
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.event import LinkChanged, LinkGone, LinksResync
@@ -65,6 +66,12 @@ class FakeKeeper:
             out[family] = mroute = FakeMroute(self.kernel, family)
             mroute.where = (table, family)
         return out
+
+    async def close_table(self, table: int) -> None:
+        """Close a table, which the server has closed by then."""
+        self.log.append(("close", table))
+        for family in self.families:
+            del self.kernel.tables[table, family]
 
 
 class Bench:
@@ -218,6 +225,20 @@ async def test_a_table_is_opened_when_a_route_needs_it() -> None:
         assert bench.kernel.paths(key_of(Family.IPV4, 1, 7)) == (1, {2: 1})
         await bench.executor.done(bench.write(route(2, table=7, family=Family.IPV6)))
         assert [line for line in bench.keeper.log if line[0] == "open"] == [("open", 7)]
+
+
+async def test_a_table_that_nothing_wants_is_closed_and_opened_again() -> None:
+    async with working() as bench:
+        await bench.executor.done(bench.write(route(1, table=7)))
+        await bench.executor.done(bench.write(delete=(key_of(Family.IPV4, 1, 7),)))
+        for now in (0.0, CLOSE_SECONDS):
+            bench.engine.unused.look((), now)
+        bench.executor.wake()
+        await bench.executor.quiet()
+        await bench.executor.done(bench.write(route(2, table=7)))
+        assert [line for line in bench.keeper.log if line[0] in {"open", "close"}] == [("open", 7), ("close", 7), ("open", 7)]
+        assert bench.kernel.paths(key_of(Family.IPV4, 2, 7)) == (1, {2: 1})
+        assert bench.kernel.paths(key_of(Family.IPV4, 1, 7)) is None
 
 
 async def test_a_table_that_cannot_be_opened_is_told_and_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ async def test_what_is_idle_goes(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> N
     await rig.daemon.executor.quiet()
     assert rig.kernel.entry(key) is not None
 
-    def ours(table: int, family: Family) -> tuple[list[tuple[bytes, float, int, int]], float]:
+    def ours(table: int, family: Family, _learned: object) -> tuple[list[tuple[bytes, float, int, int]], float]:
         looked.append((table, family))
         rig.kernel.clock += 1.0
         return rig.kernel.ages((table, family)), 3000.0
@@ -81,7 +81,7 @@ async def test_what_is_idle_goes(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> N
 async def test_where_a_cap_presses_it_is_looked_at_once(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[tuple[int, Family]] = []
 
-    def ours(table: int, family: Family) -> tuple[list[tuple[bytes, float, int, int]], float]:
+    def ours(table: int, family: Family, _learned: object) -> tuple[list[tuple[bytes, float, int, int]], float]:
         looked.append((table, family))
         return [], 3000.0
 

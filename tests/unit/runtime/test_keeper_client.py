@@ -1,6 +1,7 @@
 """The server's end of the channel, with the test as the keeper."""
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from mcastd.keeper.actionloop import read_request
 from mcastd.keeper.channel import (
     Channel,
     ChannelError,
@@ -15,15 +17,18 @@ from mcastd.keeper.channel import (
     Losses,
     Message,
     UpcallRecord,
+    close_all,
     encode,
     error_values,
     losses_values,
     pack_record,
     vif_map_values,
 )
+from mcastd.keeper.rules import take_rule
 from mcastd.kernel import rawsock
 from mcastd.model.address import Family
 from mcastd.model.errors import McastdError, Reason
+from mcastd.model.rule import Rule
 from mcastd.model.settings import Listen, Settings
 from mcastd.runtime.keeper_client import Callbacks, KeeperClient
 from tests.descriptors import open_descriptors
@@ -62,6 +67,7 @@ class Keeper:
     losses: list[Losses]
     shutdowns: int = 0
     ends: int = 0
+    reloads: int = 0
 
     async def next(self) -> Frame:
         """What the client says next."""
@@ -97,6 +103,9 @@ async def keeper() -> AsyncIterator[Keeper]:
     def on_end() -> None:
         made.ends += 1
 
+    def on_reload() -> None:
+        made.reloads += 1
+
     client = KeeperClient(
         theirs,
         Callbacks(
@@ -104,6 +113,7 @@ async def keeper() -> AsyncIterator[Keeper]:
             losses=losses.append,
             shutdown=on_shutdown,
             end=on_end,
+            reload=on_reload,
         ),
     )
     made = Keeper(Channel(ours), client, upcalls, losses)
@@ -122,7 +132,14 @@ class TestHello:
             yield Channel(ours), theirs
 
     def hello(self, sockets: int = 2) -> bytes:
-        values = {"settings": SETTINGS.to_json(), "sockets": sockets, "started_at": 5.0, "started_monotonic": 6.0, "starts": 3}
+        values = {
+            "settings": SETTINGS.to_json(),
+            "sockets": sockets,
+            "stored": 0,
+            "started_at": 5.0,
+            "started_monotonic": 6.0,
+            "starts": 3,
+        }
         return encode(Message.HELLO, body=values)
 
     def test_everything_arrives(self, pair: tuple[Channel, socket.socket]) -> None:
@@ -141,6 +158,28 @@ class TestHello:
         assert hello.vif_maps == {(0, Family.IPV4): ((1, 2, "eth0"),), (9, Family.IPV6): ()}
         for sock in hello.sockets.values():
             sock.close()
+
+    def test_what_was_stored_comes_back_with_names_and_notes(self, pair: tuple[Channel, socket.socket]) -> None:
+        ours, theirs = pair
+        values = {
+            "settings": SETTINGS.to_json(),
+            "sockets": 0,
+            "stored": 2,
+            "started_at": 5.0,
+            "started_monotonic": 6.0,
+            "starts": 3,
+        }
+        with two_sockets() as (v4, v6):
+            ours.send(encode(Message.HELLO, body=values))
+            ours.send(encode(Message.STORED, body={"name": "join-1", "note": "a"}), [v4])
+            ours.send(encode(Message.STORED, body={"name": "join-2", "note": ""}), [v6])
+            hello = KeeperClient.receive_hello(theirs)
+        assert [(name, note, sock.family) for name, note, sock in hello.stored] == [
+            ("join-1", "a", socket.AF_INET),
+            ("join-2", "", socket.AF_INET6),
+        ]
+        for one in hello.stored:
+            one.sock.close()
 
     def test_end_instead_is_an_error(self, pair: tuple[Channel, socket.socket]) -> None:
         ours, theirs = pair
@@ -172,10 +211,19 @@ class TestHello:
                 KeeperClient.receive_hello(theirs)
         assert open_descriptors() == before
 
-    @pytest.mark.parametrize("change", [{"settings": None}, {"starts": 0}, {"started_at": "now"}, {"sockets": -1}])
+    @pytest.mark.parametrize(
+        "change", [{"settings": None}, {"starts": 0}, {"started_at": "now"}, {"sockets": -1}, {"stored": -1}]
+    )
     def test_impossible_values_are_errors(self, pair: tuple[Channel, socket.socket], change: dict[str, object]) -> None:
         ours, theirs = pair
-        values = {"settings": SETTINGS.to_json(), "sockets": 0, "started_at": 5.0, "started_monotonic": 6.0, "starts": 3}
+        values = {
+            "settings": SETTINGS.to_json(),
+            "sockets": 0,
+            "stored": 0,
+            "started_at": 5.0,
+            "started_monotonic": 6.0,
+            "starts": 3,
+        }
         ours.send(encode(Message.HELLO, body=values | change))
         with pytest.raises(ChannelError):
             KeeperClient.receive_hello(theirs)
@@ -220,6 +268,17 @@ async def test_opened_table_brings_its_sockets(keeper: Keeper) -> None:
         sock.close()
 
 
+async def test_control_socket_comes_with_the_reply(keeper: Keeper) -> None:
+    task = asyncio.get_running_loop().create_task(keeper.client.open_control("router-discovery", Family.IPV6, 2))
+    frame = await keeper.next()
+    assert (frame.message, frame.values()) == (Message.OPEN_CONTROL, {"kind": "router-discovery", "family": 6, "number": 2})
+    with two_sockets() as fds:
+        keeper.channel.send(encode(Message.REPLY, frame.request), fds[:1])
+        sock = await task
+    assert sock.family == socket.AF_INET
+    sock.close()
+
+
 async def test_sockets_that_nobody_waits_for_any_more_are_closed(keeper: Keeper) -> None:
     task = asyncio.get_running_loop().create_task(keeper.client.open_table(8))
     frame = await keeper.next()
@@ -232,6 +291,62 @@ async def test_sockets_that_nobody_waits_for_any_more_are_closed(keeper: Keeper)
         keeper.channel.send(encode(Message.SHUTDOWN))
         await keeper.until("shutdowns")
     assert open_descriptors() == before
+
+
+async def test_a_wish_for_the_configuration_to_be_read_again_is_passed_on(keeper: Keeper) -> None:
+    keeper.channel.send(encode(Message.RELOAD))
+    await keeper.until("reloads")
+    assert (keeper.reloads, keeper.shutdowns, keeper.ends) == (1, 0, 0)
+
+
+async def test_a_socket_is_given_away_and_comes_back(keeper: Keeper) -> None:
+    before = open_descriptors()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        task = asyncio.get_running_loop().create_task(keeper.client.store_fd("join-1", "note", sock.fileno()))
+        frame = await keeper.next()
+        assert (frame.message, frame.values()) == (Message.STORE_FD, {"name": "join-1", "note": "note"})
+        assert [os.fstat(fd).st_ino for fd in frame.fds] == [os.fstat(sock.fileno()).st_ino]
+        close_all(frame.fds)
+        keeper.channel.send(encode(Message.REPLY, frame.request))
+        await task
+    task = asyncio.get_running_loop().create_task(keeper.client.store_fd("join-1", "another", None))
+    frame = await keeper.next()
+    assert frame.fds == ()
+    keeper.channel.send(encode(Message.REPLY, frame.request, error_values(McastdError(Reason.NOT_FOUND, "nothing is held"))))
+    with pytest.raises(McastdError, match="nothing is held"):
+        await task
+    keeper.client.drop_fd("join-1")
+    assert (await keeper.next()).values() == {"name": "join-1"}
+    assert open_descriptors() == before
+
+
+async def test_a_socket_on_its_way_is_not_leaked_when_the_keeper_ends(keeper: Keeper) -> None:
+    before = open_descriptors()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        loop = asyncio.get_running_loop()
+        tasks = [loop.create_task(keeper.client.store_fd(f"join-{n}", "x" * 16_000, sock.fileno())) for n in range(100)]
+        await asyncio.sleep(0)
+        assert open_descriptors() > before + 1, "some wait for the channel"
+        keeper.channel.close()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(one) for one in ended} == {McastdError}
+    keeper.client.close()
+    assert open_descriptors() == before - 2, "both ends of the channel are closed, and nothing else stays"
+
+
+async def test_rules_and_actions_are_asked_for(keeper: Keeper) -> None:
+    rule = Rule(100, "eth0", 1000)
+    task = asyncio.get_running_loop().create_task(keeper.client.change_rule(rule, Family.IPV6, add=True))
+    frame = await keeper.next()
+    assert (frame.message, take_rule(frame.values())) == (
+        Message.RULE,
+        (rule._replace(families=(Family.IPV6,)), Family.IPV6, True),
+    )
+    keeper.channel.send(encode(Message.REPLY, frame.request))
+    await task
+    keeper.client.run_action("install", {"MCASTD_GROUP": "239.1.1.1"})
+    frame = await keeper.next()
+    assert (frame.message, read_request(frame.body)) == (Message.RUN_ACTION, ("install", {"MCASTD_GROUP": "239.1.1.1"}))
 
 
 async def test_losses_are_passed_on(keeper: Keeper) -> None:

@@ -9,13 +9,17 @@ from typing import cast
 import pytest
 
 from mcastd.core.engine import Engine
+from mcastd.core.memberships import JoinWork
 from mcastd.core.plan import Work
 from mcastd.model.address import Family
 from mcastd.model.errors import McastdError, Reason
+from mcastd.model.event import LinkChanged
+from mcastd.model.interface import Link
+from mcastd.model.join import JoinKey, JoinRecord
 from mcastd.model.limits import Limits
 from mcastd.model.record import Intent, Stored
 from mcastd.model.route import Paths, Route
-from mcastd.model.write import DeleteRoutes, PutRoutes, ReplaceRoutes, WriteOptions
+from mcastd.model.write import DeleteJoins, DeleteRoutes, PutJoins, PutRoutes, ReplaceRoutes, Write, WriteOptions
 from mcastd.runtime.executor import Executor
 from mcastd.runtime.tasks import cancel, spawn
 from mcastd.runtime.writer import GROUP_MAX, Writer
@@ -82,6 +86,23 @@ class FakeExecutor:
         """Nothing is left to do."""
 
 
+class FakeJoiner:
+    """Joins nothing; works are done when the test says so."""
+
+    def __init__(self) -> None:
+        self.works: list[JoinWork] = []
+        self.ready = asyncio.Event()
+        self.ready.set()
+
+    def wake(self) -> None:
+        """There may be something to do."""
+
+    async def done(self, work: JoinWork) -> None:
+        """Wait for the kernel."""
+        self.works.append(work)
+        await self.ready.wait()
+
+
 class Bench:
     """A writer at work."""
 
@@ -89,7 +110,8 @@ class Bench:
         self.engine = Engine(1, Stored(), Limits())
         self.store = FakeStore()
         self.executor = FakeExecutor()
-        self.writer = Writer(self.engine, cast("Store", self.store), cast("Executor", self.executor))
+        self.joiner = FakeJoiner()
+        self.writer = Writer(self.engine, cast("Store", self.store), cast("Executor", self.executor), self.joiner)
 
 
 @asynccontextmanager
@@ -248,6 +270,43 @@ async def test_steady_is_never_in_the_middle_of_a_write() -> None:
         stop = True
         await asyncio.gather(*watchers)
         assert seen == {frozenset("0"), frozenset("1")}
+
+
+JOIN = JoinKey("alice", "up", b"\xef\1\1\1", 32, b"", 0)
+
+
+@pytest.mark.parametrize("what", ["join", "again", "leave", "route"])
+async def test_a_write_waits_until_the_kernel_has_joined(what: str) -> None:
+    async with working() as bench:
+        bench.engine.links(LinkChanged(Link(1, "up", up=True, multicast=True)))
+        write: Write = PutJoins(OPTIONS, [JoinRecord(JOIN)])
+        if what in {"again", "leave"}:
+            await bench.writer.write(write)
+        if what == "leave":
+            step = bench.engine.joins.pull()
+            assert step is not None
+            bench.engine.joins.push(step, [], [0])
+            write = DeleteJoins(OPTIONS, [JOIN])
+        elif what == "route":
+            joining = route(1)
+            joining.join = True
+            write = PutRoutes(OPTIONS, [joining])
+        bench.joiner.works.clear()
+        bench.joiner.ready.clear()
+        async with asyncio.TaskGroup() as tasks:
+            writing = tasks.create_task(bench.writer.write(write))
+            await until(lambda: bool(bench.joiner.works))
+            assert len(bench.joiner.works[0].waiting) == 1
+            assert not writing.done()
+            bench.joiner.ready.set()
+
+
+async def test_a_write_without_joins_waits_for_none() -> None:
+    async with working() as bench:
+        await bench.writer.write(put(1))
+        await bench.writer.write(put(1))
+        await bench.writer.write(DeleteJoins(OPTIONS, [JOIN]))
+        assert bench.joiner.works == []
 
 
 async def test_a_long_journal_is_compacted_while_writes_go_on() -> None:

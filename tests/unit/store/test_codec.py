@@ -8,6 +8,7 @@ from zlib import crc32
 import pytest
 
 from mcastd.model.address import exact_key
+from mcastd.model.join import JoinKey, JoinRecord
 from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord, Pin
 from mcastd.model.route import Oif, Paths, Route, Template
 from mcastd.store import codec
@@ -55,6 +56,81 @@ def test_all_of_an_intent_comes_back() -> None:
         ],
     )
     assert plain(back(intent)) == plain(intent)
+
+
+JOINS = [
+    JoinRecord(JoinKey("ctl", "vlan*", b"\xef\1\0\0", 22, b"", 0), "a ☃ cookie", 2**64 - 1),
+    JoinRecord(JoinKey("config", "eth0", b"\xff\x3e" + bytes(14), 128, b"\x20" + bytes(15), 120)),
+]
+
+
+def test_joins_come_back() -> None:
+    intent = Intent(join_puts=JOINS, join_deletes=[JOINS[0].key, JOINS[1].key])
+    found = back(intent)
+    assert (found.join_puts, found.join_deletes) == (JOINS, [one.key for one in JOINS])
+    assert plain(found) == plain(Intent())
+
+
+def test_a_route_that_joins_comes_back() -> None:
+    template_key = template("239.0.0.0/8", "", "a").key
+    puts = [
+        Route(key(1), PATHS, "ctl"),
+        Route(key(2), PATHS, "ctl", revision=3, join=True),
+        Route(key(3, ipv6=True), PATHS, "ctl", revision=5),
+        Template(template_key, PATHS, "ctl", join=True),
+        Template(template_key, PATHS, "ctl"),
+    ]
+    found = back(Intent(puts=puts))
+    assert [route.join for route in found.puts] == [False, True, False, True, False]
+    assert [route.revision for route in found.puts] == [0, 3, 5, 0, 0]
+    assert back(Intent(puts=[Route(key(1), PATHS, "ctl", join=True)])).puts[0].join
+
+
+def test_a_record_without_joins_is_read_as_before() -> None:
+    """Records written before there were joins: routes do not join, templates have eight attributes."""
+    route, made = Route(key(1), PATHS, "ctl"), template("239.0.0.0/8", "", "a")
+    record = encode(Intent(puts=[route]), b"here")
+    assert b"join" not in record
+    paths = [made.paths.iif, made.paths.oifs]
+    old = craft({"template_puts": [[made.key.hex(), paths, "ctl", "", False, 7, 0.0, False]]})
+    (found,) = decode(old, b"here", Interner()).puts
+    assert (found.key, found.join, found.revision) == (made.key, False, 7)
+
+
+def test_joins_are_cut_into_pieces_that_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codec, "ROUTES_MAX", 1)
+    keys = [one.key for one in JOINS]
+    found = list(pieces([Intent(join_puts=JOINS, join_deletes=keys)]))
+    assert [(one.join_deletes, one.join_puts) for one in found] == [
+        ([keys[0]], []),
+        ([keys[1]], []),
+        ([], [JOINS[0]]),
+        ([], [JOINS[1]]),
+    ]
+    monkeypatch.undo()
+    order = [Intent(join_puts=JOINS[:1]), Intent(join_deletes=keys[:1]), Intent(join_puts=JOINS[1:])]
+    found = list(pieces(order))
+    assert [(one.join_deletes, one.join_puts) for one in found] == [([], JOINS[:1]), (keys[:1], JOINS[1:])]
+
+
+def test_router_discovery_comes_back_by_position() -> None:
+    """A record may hold several words of one owner on one interface, in order."""
+    settings = [
+        InterfaceSettings("eth0", "ctl", 3, 9, (Pin(0, True, 7),), router_discovery=True, discovery_revision=4),
+        InterfaceSettings("eth0", "ctl", router_discovery=False, discovery_revision=5),
+        InterfaceSettings("eth1", "config"),
+    ]
+    assert back(Intent(settings=settings)).settings == settings
+
+
+def test_a_record_without_router_discovery_is_read_as_before() -> None:
+    record = encode(Intent(settings=[InterfaceSettings("eth0", "ctl", 3, 9)]), b"here")
+    assert b"discovery" not in record
+    old = craft({"settings": [["eth0", "ctl", 3, 9, [[0, True, 7]]]]})
+    (found,) = decode(old, b"here", Interner()).settings
+    assert found == InterfaceSettings("eth0", "ctl", 3, 9, (Pin(0, True, 7),))
+    with pytest.raises(DamagedRecord):
+        decode(craft({"settings": [["eth0", "ctl", 3, 9, []]], "router_discovery": []}), b"here", Interner())
 
 
 def test_templates_come_back() -> None:

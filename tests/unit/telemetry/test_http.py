@@ -1,67 +1,99 @@
-"""mcastd.telemetry.http: what it answers, and that no client holds it up."""
+"""mcastd.telemetry.http: connections that stay, answers in pieces, and that no client holds anybody up."""
 
 import asyncio
+import gzip
 import socket
-import subprocess
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
 import pytest
 from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.openmetrics import parser as openmetrics
-from prometheus_client.parser import text_string_to_metric_families as prometheus
 
 from mcastd.telemetry import http
-from mcastd.telemetry.http import HEAD_MAX, HttpServer
+from mcastd.telemetry.http import HttpServer
+from mcastd.telemetry.request import HEAD_MAX, PLAIN, Request, Response
 from tests.api.waiting import until
 
-open_metrics: Any = openmetrics.text_string_to_metric_families  # ships no types
+PIECE = b"x" * 999 + b"\n"
 
 
 class Answer:
     """An HTTP response, taken apart."""
 
-    def __init__(self, data: bytes) -> None:
-        head, _, self.body = data.partition(b"\r\n\r\n")
-        status, *lines = head.decode("latin-1").split("\r\n")
-        self.version, self.code, self.phrase = status.split(" ", 2)
+    def __init__(self, head: bytes, body: bytes) -> None:
+        status, *lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
+        self.version, code, self.phrase = status.split(" ", 2)
+        self.code = int(code)
         self.headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        self.body = body
+
+
+async def read_answer(reader: asyncio.StreamReader, *, head: bool = False) -> Answer:
+    """The next answer of a connection."""
+    answer = Answer(await reader.readuntil(b"\r\n\r\n"), b"")
+    if head:
+        return answer
+    if "content-length" in answer.headers:
+        answer.body = await reader.readexactly(int(answer.headers["content-length"]))
+    elif answer.headers.get("transfer-encoding") == "chunked":
+        while size := int(await reader.readline(), 16):
+            answer.body += await reader.readexactly(size)
+            assert await reader.readexactly(2) == b"\r\n"
+        assert await reader.readexactly(2) == b"\r\n"
+    else:
+        answer.body = await reader.read()
+    return answer
 
 
 class Bench:
     """A server on a port of its own."""
 
     def __init__(self) -> None:
-        self.ready = True
-        self.registry = CollectorRegistry()
-        self.counter = Counter("mcastd_things", "Things, by kind.", ["kind"], registry=self.registry)
-        self.counter.labels('odd "label" \\ with\nnewline').inc(3)
-        self.server = HttpServer(self.registry, lambda: self.ready)
+        self.counter = Counter("requests", "Requests.", ["code"], registry=CollectorRegistry())
+        self.server = HttpServer(self.answer, requests=self.counter)
         self.port = 0
+        self.pieces = 10
+        self.made = 0
+        self.closed = 0
+        self.release = asyncio.Event()
 
-    async def send(self, data: bytes, *, half_close: bool = False) -> Answer:
-        """Send a request as it is; the answer."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        writer.write(data)
-        if half_close:
-            writer.write_eof()
+    async def answer(self, request: Request) -> Response:
+        """/small at once, /big in pieces, anything else not at all."""
+        match request.path:
+            case "/small":
+                return Response(200, b"small\n", headers={"X-Method": request.method})
+            case "/big":
+                return Response(200, self.stream())
+            case "/slow":
+                await self.release.wait()
+        return Response(404, b"not found\n")
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """Pieces, counted."""
+        try:
+            for _ in range(self.pieces):
+                self.made += 1
+                yield PIECE
+                await asyncio.sleep(0)
+        finally:
+            self.closed += 1
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A client."""
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def get(self, path: str, *headers: str, method: str = "GET", version: str = "1.1") -> Answer:
+        """A request on a connection of its own."""
+        reader, writer = await self.connect()
+        writer.write("\r\n".join([f"{method} {path} HTTP/{version}", "Host: x", "Connection: close", *headers, "", ""]).encode())
         async with asyncio.timeout(10):
-            answer = await reader.read()
+            answer = await read_answer(reader, head=method == "HEAD")
+            assert await ended(reader.read) == b""
         writer.close()
-        return Answer(answer)
+        return answer
 
-    async def get(self, path: str, *headers: str, method: str = "GET") -> Answer:
-        """A well-formed request."""
-        return await self.send("\r\n".join([f"{method} {path} HTTP/1.1", "Host: x", *headers, "", ""]).encode())
-
-
-@pytest.fixture(scope="module")
-def loopback() -> None:
-    """Where the suite runs in a namespace of its own (without root), its loopback is down at first."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        unreachable = probe.connect_ex(("127.0.0.1", 9))
-    if unreachable:
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    async def is_well(self) -> bool:
+        """Whether it answers others."""
+        return (await self.get("/small")).body == b"small\n"
 
 
 @pytest.fixture
@@ -72,149 +104,279 @@ async def bench(loopback: None) -> AsyncIterator[Bench]:
     await one.server.stop()
 
 
-async def test_metrics_are_what_prometheus_reads(bench: Bench) -> None:
-    answer = await bench.get("/metrics")
-    assert (answer.version, answer.code, answer.phrase) == ("HTTP/1.1", "200", "OK")
-    assert answer.headers["content-type"].startswith("text/plain; version=")
-    assert int(answer.headers["content-length"]) == len(answer.body)
-    assert answer.headers["connection"] == "close"
-    samples = {s.name: s for family in prometheus(answer.body.decode()) for s in family.samples}
-    assert samples["mcastd_things_total"].value == 3
-    assert samples["mcastd_things_total"].labels == {"kind": 'odd "label" \\ with\nnewline'}
+async def ended(read: Callable[[], Awaitable[bytes]]) -> bytes:
+    """What came until the end; a reset is an end as well."""
+    try:
+        return await read()
+    except ConnectionResetError:
+        return b""
 
 
-@pytest.mark.parametrize("name", ["Accept", "accept", "ACCEPT"])
-async def test_openmetrics_on_demand(bench: Bench, name: str) -> None:
-    answer = await bench.get("/metrics", f"{name}: application/openmetrics-text; version=1.0.0")
-    assert answer.headers["content-type"].startswith("application/openmetrics-text")
-    assert [family.name for family in open_metrics(answer.body.decode())] == ["mcastd_things"]
+async def test_a_small_answer(bench: Bench) -> None:
+    answer = await bench.get("/small")
+    assert (answer.version, answer.code, answer.phrase, answer.body) == ("HTTP/1.1", 200, "OK", b"small\n")
+    assert (answer.headers["content-type"], answer.headers["connection"]) == (PLAIN, "close")
 
 
-async def test_a_query_is_ignored(bench: Bench) -> None:
-    assert (await bench.get("/metrics?name[]=x")).code == "200"
+async def test_pieces_become_chunks(bench: Bench) -> None:
+    bench.pieces = 1000
+    answer = await bench.get("/big")
+    assert answer.headers["transfer-encoding"] == "chunked"
+    assert answer.body == PIECE * 1000
+    assert bench.closed == 1
 
 
-async def test_alive_and_ready(bench: Bench) -> None:
-    assert [(await bench.get(path)).body for path in ("/healthz", "/readyz")] == [b"alive\n", b"ready\n"]
-    bench.ready = False
-    assert (await bench.get("/healthz")).code == "200"
-    answer = await bench.get("/readyz")
-    assert (answer.code, answer.phrase, answer.body) == ("503", "Service Unavailable", b"not ready\n")
+async def test_old_clients_get_no_chunks(bench: Bench) -> None:
+    answer = await bench.get("/big", version="1.0")
+    assert "transfer-encoding" not in answer.headers
+    assert answer.body == PIECE * 10
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/nothing"])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_gzip_on_demand(bench: Bench, version: str) -> None:
+    bench.pieces = 1000
+    answer = await bench.get("/big", "Accept-Encoding: gzip", version=version)
+    assert answer.headers["content-encoding"] == "gzip"
+    assert gzip.decompress(answer.body) == PIECE * 1000
+    assert len(answer.body) < 20_000
+
+
+async def test_a_connection_stays(bench: Bench) -> None:
+    reader, writer = await bench.connect()
+    for path in ("/small", "/big", "/none", "/small"):
+        writer.write(f"GET {path} HTTP/1.1\r\n\r\n".encode())
+        answer = await read_answer(reader)
+        assert (answer.code, answer.headers["connection"]) == (404 if path == "/none" else 200, "keep-alive")
+    assert bench.server.connections == 1
+    writer.close()
+    await until(lambda: bench.server.connections == 0)
+
+
+async def test_requests_may_come_before_their_turn(bench: Bench) -> None:
+    reader, writer = await bench.connect()
+    writer.write(b"GET /small HTTP/1.1\r\n\r\n" * 3)
+    assert [(await read_answer(reader)).body for _ in range(3)] == [b"small\n"] * 3
+    writer.close()
+
+
+@pytest.mark.parametrize("path", ["/small", "/big", "/nothing"])
 async def test_head_is_get_without_the_body(bench: Bench, path: str) -> None:
     get, head = await bench.get(path), await bench.get(path, method="HEAD")
-    assert head.body == b""
-    assert (head.code, head.headers) == (get.code, get.headers)
-
-
-@pytest.mark.parametrize("path", ["/", "/metric", "/metrics/", "//metrics", "/../metrics", "*", "http://x/metrics"])
-async def test_anything_else_is_not_found(bench: Bench, path: str) -> None:
-    answer = await bench.get(path)
-    assert answer.code == "404"
-    assert b"/metrics" in answer.body
-
-
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "get"])
-async def test_only_get_and_head(bench: Bench, method: str) -> None:
-    answer = await bench.get("/metrics", method=method)
-    assert (answer.code, answer.headers["allow"]) == ("405", "GET, HEAD")
+    get.headers.pop("x-method", None)
+    head.headers.pop("x-method", None)
+    assert (head.code, head.headers, head.body) == (get.code, get.headers, b"")
+    assert bench.made in {0, 10}  # for the GET alone
 
 
 @pytest.mark.parametrize(
-    "data",
-    [b"\r\n\r\n", b"nonsense\r\n\r\n", b"GET /metrics\r\n\r\n", b"GET  /metrics HTTP/1.1\r\n\r\n", b"\xff\xfe\x00 a b\r\n\r\n"],
+    "data,code",
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET / HTTP/3.0\r\n\r\n", 505),
+        (b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", 413),
+        (b"GET / HTTP/1.1\r\nX: " + b"x" * HEAD_MAX + b"\r\n\r\n", 431),
+    ],
 )
-async def test_what_is_no_request_is_a_bad_one(bench: Bench, data: bytes) -> None:
-    answer = await bench.send(data)
-    assert (answer.code, answer.phrase) == ("400", "Bad Request")
+async def test_what_is_no_request_ends_the_connection(bench: Bench, data: bytes, code: int) -> None:
+    reader, writer = await bench.connect()
+    writer.write(data)
+    answer = await read_answer(reader)
+    assert (answer.code, answer.headers["connection"]) == (code, "close")
+    assert await ended(reader.read) == b""
+    writer.close()
+    assert bench.counter.labels(str(code))._value.get() == 1
 
 
-async def test_headers_have_a_limit(bench: Bench) -> None:
-    assert (await bench.get("/healthz", "X: " + "x" * (HEAD_MAX - 100))).code == "200"
-    answer = await bench.get("/healthz", "X: " + "x" * (HEAD_MAX + 1))
-    assert answer.code == "431"
-    assert str(HEAD_MAX).encode() in answer.body
+async def test_headers_up_to_the_limit(bench: Bench) -> None:
+    assert (await bench.get("/small", "X: " + "x" * (HEAD_MAX - 200))).code == 200
 
 
 async def test_a_request_in_pieces_is_one(bench: Bench) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", bench.port)
-    for piece in (b"GE", b"T /heal", b"thz HTTP/1.1\r", b"\n\r", b"\n"):
+    reader, writer = await bench.connect()
+    for piece in (b"GE", b"T /sma", b"ll HTTP/1.1\r", b"\n\r", b"\n"):
         writer.write(piece)
         await writer.drain()
-        await asyncio.sleep(0)
-    assert b"alive" in await reader.read()
+        await asyncio.sleep(0.01)
+    assert (await read_answer(reader)).body == b"small\n"
     writer.close()
 
 
 async def test_half_a_request_is_no_answer_and_no_trace(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", bench.port)
+    reader, writer = await bench.connect()
     writer.write(b"GET /metrics HTT")
     writer.write_eof()
     assert await reader.read() == b""
     writer.close()
-    assert (await bench.get("/healthz")).code == "200"
+    assert await bench.is_well()
     assert not [record for record in caplog.records if record.levelname != "DEBUG"]
 
 
-async def test_a_client_that_says_nothing_is_cut_off(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "TIMEOUT", 0.05)
-    reader, writer = await asyncio.open_connection("127.0.0.1", bench.port)
+@pytest.mark.parametrize("said", [b"", b"GET /sm"])
+async def test_a_client_that_says_too_little_is_cut_off(bench: Bench, said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "HEAD_SECONDS", 0.05)
+    reader, writer = await bench.connect()
+    writer.write(said)
     async with asyncio.timeout(5):
-        with_nothing = await ended(reader.read)
-    assert with_nothing == b""
+        assert await ended(reader.read) == b""
     writer.close()
-    assert bench.server._clients == set()
+    assert bench.server.connections == 0
 
 
-async def test_a_large_answer_arrives_whole(bench: Bench) -> None:
-    for n in range(5000):
-        bench.counter.labels(f"{n}" + "x" * 1000)
-    answer = await bench.get("/metrics")
-    assert len(answer.body) == int(answer.headers["content-length"]) > 5_000_000
+async def test_an_idle_client_is_cut_off_later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "IDLE_SECONDS", 0.1)
+    reader, writer = await bench.connect()
+    writer.write(b"GET /small HTTP/1.1\r\n\r\n")
+    await read_answer(reader)
+    async with asyncio.timeout(5):
+        assert await ended(reader.read) == b""
+    writer.close()
 
 
-async def test_a_client_that_takes_nothing_is_cut_off(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """30 MB are more than the socket's buffers hold, so that the answer is under way until somebody gives up."""
-    monkeypatch.setattr(http, "TIMEOUT", 0.2)
-    for n in range(30_000):
-        bench.counter.labels(f"{n}" + "x" * 1000)
+async def test_pieces_are_made_as_they_are_taken(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 MB are more than any buffer holds: what is not taken is not made, and the generator is closed in the end."""
+    monkeypatch.setattr(http, "STALL_SECONDS", 0.3)
+    bench.pieces = 100_000
     _, writer = await asyncio.open_connection("127.0.0.1", bench.port, limit=1024)
-    writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
-    await until(lambda: bool(bench.server._clients))
-    await until(lambda: not bench.server._clients, 20)
-    assert (await bench.get("/healthz")).code == "200"
+    writer.write(b"GET /big HTTP/1.1\r\n\r\n")
+    await until(lambda: bench.made > 0)
+    assert await bench.is_well()
+    await until(lambda: bench.server.connections == 0, 20)
+    assert bench.made < 50_000
+    assert bench.closed == 1
     writer.transport.abort()
 
 
-async def test_the_end_does_not_wait_for_clients(bench: Bench) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", bench.port)
-    await until(lambda: bool(bench.server._clients))
+async def test_a_client_that_hangs_up_disturbs_nobody(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.pieces = 100_000
+    _, writer = await asyncio.open_connection("127.0.0.1", bench.port, limit=1024)
+    writer.write(b"GET /big HTTP/1.1\r\n\r\n")
+    await until(lambda: bench.made > 0)
+    writer.transport.abort()
+    await until(lambda: bench.server.connections == 0, 20)
+    assert bench.closed == 1
+    assert not [record for record in caplog.records if record.levelname != "DEBUG"]
+
+
+async def test_the_scraper_says_how_long_it_waits(bench: Bench) -> None:
+    reader, writer = await bench.connect()
+    writer.write(b"GET /slow HTTP/1.1\r\nX-Prometheus-Scrape-Timeout-Seconds: 0.1\r\n\r\n")
     async with asyncio.timeout(5):
-        await bench.server.stop()
         assert await ended(reader.read) == b""
     writer.close()
+
+
+@pytest.mark.parametrize("seconds,patience", [("5", 5), ("0", 30), ("-1", 30), ("nan", 30), ("inf", 30), ("x", 30), ("1e9", 30)])
+def test_nonsense_about_time_is_ignored(seconds: str, patience: float) -> None:
+    request = Request("GET", "/", {}, {"x-prometheus-scrape-timeout-seconds": seconds}, http10=False)
+    assert http._patience(request) == patience
+
+
+async def test_the_longest_idle_makes_room(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "CONNECTIONS_MAX", 3)
+    clients = [await bench.connect() for _ in range(3)]
+    for reader, writer in clients:
+        writer.write(b"GET /small HTTP/1.1\r\n\r\n")
+        await read_answer(reader)
+    clients[0][1].write(b"GET /small HTTP/1.1\r\n\r\n")
+    await read_answer(clients[0][0])
+    assert await bench.is_well()
+    assert await ended(clients[1][0].read) == b""
+    for reader, writer in (clients[0], clients[2]):
+        writer.write(b"GET /small HTTP/1.1\r\n\r\n")
+        assert (await read_answer(reader)).code == 200
+    for _, writer in clients:
+        writer.close()
+
+
+async def test_where_all_are_at_work_one_more_is_turned_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "CONNECTIONS_MAX", 2)
+    busy = [await bench.connect() for _ in range(2)]
+    for _, writer in busy:
+        writer.write(b"GET /slow HTTP/1.1\r\n\r\n")
+    await until(lambda: bench.server.connections == 2)
+    reader, writer = await bench.connect()
+    assert await ended(reader.read) == b""
+    bench.release.set()
+    for _, one in [*busy, (reader, writer)]:
+        one.transport.abort()
+    await until(lambda: bench.server.connections == 0)
+    assert await bench.is_well()
+
+
+async def test_the_end_does_not_wait_for_clients(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    clients = [await bench.connect() for _ in range(3)]
+    clients[0][1].write(b"GET /slow HTTP/1.1\r\n\r\n")
+    clients[1][1].write(b"GET /small HTTP/1.1\r\n\r\n")
+    await read_answer(clients[1][0])
+    await until(lambda: bench.server.connections == 3)
+    async with asyncio.timeout(5):
+        await bench.server.stop()
+        assert [await ended(reader.read) for reader, _ in clients] == [b""] * 3
+    for _, writer in clients:
+        writer.close()
     with pytest.raises(ConnectionRefusedError):
-        await asyncio.open_connection("127.0.0.1", bench.port)
+        await bench.connect()
+    assert not [record for record in caplog.records if record.levelname != "DEBUG"]
 
 
 async def test_many_clients_at_once(bench: Bench) -> None:
-    answers = await asyncio.gather(*(bench.get("/metrics") for _ in range(50)))
-    assert {answer.code for answer in answers} == {"200"}
-    assert bench.server._clients == set()
+    answers = await asyncio.gather(*(bench.get("/big") for _ in range(50)))
+    assert {answer.body for answer in answers} == {PIECE * 10}
+    assert bench.server.connections == 0
 
 
 async def test_an_address_in_use_is_an_error(bench: Bench) -> None:
-    second = HttpServer(CollectorRegistry(), lambda: True)
+    second = HttpServer(bench.answer)
     with pytest.raises(OSError, match="in use"):
         await second.start("127.0.0.1", bench.port)
     await second.stop()
 
 
-async def ended(read: Callable[[], object]) -> object:
-    """What came until the end; a reset is an end as well."""
-    try:
-        return await read()  # type: ignore[misc] # of a StreamReader
-    except ConnectionResetError:
-        return b""
+async def test_several_addresses_and_a_socket_that_listens_already(bench: Bench) -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    bench.port = listening.getsockname()[1]
+    await bench.server.take(listening)
+    assert await bench.is_well()
+    bench.port = await bench.server.start("127.0.0.1", 0)
+    assert await bench.is_well()
+
+
+async def test_who_never_finishes_asking_makes_room(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "CONNECTIONS_MAX", 3)
+    slow = [await bench.connect() for _ in range(3)]
+    for _, writer in slow:
+        writer.write(b"GET /small HT")
+    await until(lambda: bench.server.connections == 3)
+    assert await bench.is_well()
+    assert await ended(slow[0][0].read) == b""
+    slow[2][1].write(b"TP/1.1\r\n\r\n")
+    assert (await read_answer(slow[2][0])).code == 200
+    for _, writer in slow:
+        writer.close()
+
+
+async def test_requests_that_wait_in_line_hold_nobody_up(bench: Bench) -> None:
+    """Hundreds of them are read at once: between any two the loop serves others."""
+    _, writer = await bench.connect()
+    writer.write(b"GET /small HTTP/1.1\r\n\r\n" * 500)
+    answered = bench.counter.labels("200")
+    worst = 0
+    while (before := int(answered._value.get())) < 500:
+        await asyncio.sleep(0)
+        worst = max(worst, int(answered._value.get()) - before)
+    assert worst <= 2
+    writer.close()
+
+
+async def test_many_answers_in_pieces_take_turns(bench: Bench) -> None:
+    """However many scrape, not more than one piece or two are made before others have their turn."""
+    bench.pieces = 300
+    answers = asyncio.gather(*(bench.get("/big") for _ in range(10)))
+    await until(lambda: bench.made > 0)
+    worst = 0
+    while not answers.done():
+        before = bench.made
+        await asyncio.sleep(0)
+        worst = max(worst, bench.made - before)
+    assert {answer.body for answer in await answers} == {PIECE * 300}
+    assert worst <= 2

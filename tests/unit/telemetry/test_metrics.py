@@ -1,15 +1,11 @@
-"""mcastd.telemetry.metrics: names, labels, and numbers that agree with the engine."""
+"""mcastd.telemetry.metrics: what can happen starts at 0."""
 
-import errno
+import logging
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from mcastd.model.address import Family
-from mcastd.model.write import PutRoutes, WriteOptions
-from mcastd.telemetry.metrics import EngineCollector, Metrics
-from tests.fakerouter import Router, route
-from tests.netns.routed import key_of
+from mcastd.telemetry.metrics import LogCounter, Metrics
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -26,13 +22,16 @@ def of(samples: dict[tuple[str, Labels], float], name: str, **labels: str) -> fl
 
 
 def test_what_can_happen_starts_at_zero() -> None:
-    samples = scrape(Metrics().registry)
+    value = Metrics().registry.get_sample_value
     for operation in ("add_vif", "del_vif", "add_mfc", "del_mfc"):
-        assert of(samples, "mcastd_kernel_operations_total", op=operation) == 0
+        assert value("mcastd_kernel_operations_total", {"op": operation}) == 0
+        assert value("mcastd_kernel_operation_duration_seconds_count", {"op": operation}) == 0
     for family in ("ipv4", "ipv6"):
         for kind in ("nocache", "wrongvif", "wholepkt", "wrvifwhole"):
-            assert of(samples, "mcastd_upcalls_total", table="0", family=family, kind=kind) == 0
-    assert of(samples, "mcastd_upcall_queue_drops_total") == 0
+            assert value("mcastd_upcalls_total", {"table": "0", "family": family, "kind": kind}) == 0
+    for level in ("debug", "info", "warning", "error", "critical"):
+        assert value("mcastd_log_messages_total", {"level": level}) == 0
+    assert value("mcastd_upcall_queue_drops_total") == 0
 
 
 def test_two_daemons_do_not_share_a_registry() -> None:
@@ -41,37 +40,18 @@ def test_two_daemons_do_not_share_a_registry() -> None:
     assert of(scrape(second.registry), "mcastd_kernel_operations_total", op="add_mfc") == 0
 
 
-def collected(router: Router) -> dict[tuple[str, Labels], float]:
-    """What is said of a router's engine."""
-    registry = CollectorRegistry()
-    registry.register(EngineCollector(router.engine, "an-instance"))
-    return scrape(registry)
+def test_there_is_no_second_series_for_each_counter() -> None:
+    names = {sample.name for family in Metrics().registry.collect() for sample in family.samples}
+    assert not [name for name in names if name.endswith("_created")]
 
 
-def test_the_build_is_told() -> None:
-    ((_, labels),) = [key for key in collected(Router()) if key[0] == "mcastd_build_info"]
-    assert dict(labels)["instance_id"] == "an-instance"
-    assert {name for name, _ in labels} == {"version", "python", "kernel", "instance_id"}
-
-
-def test_routes_are_counted_by_state() -> None:
-    router = Router("up", "down")
-    four, six = [key_of(Family.IPV4, n) for n in range(1, 6)], key_of(Family.IPV6, 1)
-    router.kernel.refuse("add_mfc", errno.ENOMEM, 1, lambda key: key == four[4])
-    routes = [
-        route(four[0], "up", "down"),
-        route(four[1], "up", "down"),
-        route(four[2], "up", "down", "absent"),
-        route(four[3], "absent", "down"),
-        route(four[4], "up", "down"),
-        route(six, "up", "down"),
-    ]
-    router.write(PutRoutes(WriteOptions("alice"), routes))
-    router.settle()
-    samples = collected(router)
-    states = ("programmed", "partial", "pending", "template", "failed")
-    by_state = {state: of(samples, "mcastd_routes", table="0", family="ipv4", state=state) for state in states}
-    assert by_state == {"programmed": 2, "partial": 1, "pending": 1, "template": 0, "failed": 1}
-    assert of(samples, "mcastd_routes", table="0", family="ipv6", state="programmed") == 1
-    assert of(samples, "mcastd_vifs", table="0", family="ipv4") == 2
-    assert of(samples, "mcastd_vifs_limit", table="0", family="ipv6") == 32
+def test_lines_of_the_log_are_counted() -> None:
+    metrics = Metrics()
+    log = logging.getLogger("test_lines_of_the_log_are_counted")
+    log.setLevel("DEBUG")
+    log.propagate = False
+    log.addHandler(LogCounter(metrics))
+    log.warning("one")
+    log.warning("two")
+    log.log(35, "of no level that has a name")
+    assert metrics.registry.get_sample_value("mcastd_log_messages_total", {"level": "warning"}) == 2

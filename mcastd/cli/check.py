@@ -1,0 +1,93 @@
+"""`mcastd check`: says what a configuration would put in force, or all that is wrong with it; touches nothing."""
+
+import os
+import sys
+from collections.abc import Iterator
+
+from mcastd.cli.configuration import Flags, load_settings
+from mcastd.keeper.failure import EX_CONFIG, CannotRun
+from mcastd.model.record import InterfaceSettings
+from mcastd.model.route import Oif, Route, Template
+from mcastd.model.rule import Rule
+from mcastd.model.template import key_text
+from mcastd.sources.config import Configuration, read_configuration
+from mcastd.sources.faults import BadConfiguration
+
+
+def check(path: str, *, quiet: bool) -> int:
+    """Check a file and what it includes; the exit code."""
+    try:
+        found = read_configuration(path)
+        load_settings(Flags(config=path), {})
+    except BadConfiguration as exc:
+        for fault in exc.faults:
+            print(fault, file=sys.stderr)
+        if exc.more:
+            print("there are more", file=sys.stderr)
+        return EX_CONFIG
+    except CannotRun as exc:
+        print(exc, file=sys.stderr)
+        return exc.exit_code
+    if not quiet:
+        _print(found)
+    return 0
+
+
+def _print(found: Configuration) -> None:
+    try:
+        for line in listing(found):
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:  # a pager that was left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def listing(found: Configuration) -> Iterator[str]:
+    """Counts, then a line for each thing, in the order of the files."""
+    counts = {
+        "files": len(found.files),
+        "routes": len(found.routes),
+        "joins": len(found.joins),
+        "interfaces": len(found.settings),
+        "tables": len(found.tables),
+        "rules": len(found.rules),
+    }
+    yield ", ".join(f"{name} {number}" for name, number in counts.items())
+    yield from (f"file {path}" for path in found.files)
+    yield from map(_route, found.routes.values())
+    for join in found.joins.values():
+        yield f"join {join.key}{_cookie(join.cookie)}"
+    yield from map(_interface, found.settings.values())
+    yield from map(_rule, found.rules)
+
+
+def _route(route: Route) -> str:
+    oifs = ", ".join(map(_oif, route.paths.oifs)) or "nowhere"
+    said = [name for name, is_said in (("join", route.join), ("monitored", route.monitored)) if is_said]
+    iif = f" from {route.paths.iif}"
+    if isinstance(route, Template):
+        iif = ""  # It is in the key.
+        said += ["shared tree"] if route.shared_tree else []
+        said += [f"idle timeout {route.idle_timeout:g} s"] if route.idle_timeout else []
+    return "".join([f"route {key_text(route.key)}{iif} to {oifs}", *(f", {one}" for one in said), _cookie(route.cookie)])
+
+
+def _oif(oif: Oif) -> str:
+    return f"{oif.interface} (ttl {oif.ttl_threshold})" if oif.ttl_threshold else oif.interface
+
+
+def _cookie(cookie: str) -> str:
+    return f", cookie {cookie!r}" if cookie else ""
+
+
+def _interface(said: InterfaceSettings) -> str:
+    words = [] if said.ttl_threshold is None else [f"ttl threshold {said.ttl_threshold}"]
+    words += [f"{'pinned' if pin.pinned else 'not pinned'} in table {pin.table}" for pin in said.pins]
+    if said.router_discovery is not None:
+        words.append(f"router discovery {'on' if said.router_discovery else 'off'}")
+    return f"interface {said.interface}: {', '.join(words) or 'nothing'}"
+
+
+def _rule(rule: Rule) -> str:
+    families = " and ".join(family.name for family in rule.families)
+    return f"rule from {rule.iif} to table {rule.table}, priority {rule.priority}, {families}"

@@ -1,0 +1,118 @@
+"""Commits: durable intents put in force, slice by slice, and the work that programs them."""
+
+from collections.abc import Generator, Iterable, Iterator
+from itertools import chain
+
+from mcastd.core.desired import Desired
+from mcastd.core.feed import Feed
+from mcastd.core.joins import JoinBook, JoinWork
+from mcastd.core.learning import under
+from mcastd.core.plan import Work, WorkQueue
+from mcastd.core.roster import Roster
+from mcastd.core.sources import Sources
+from mcastd.core.tables import KernelTable
+from mcastd.core.templates import tree_key
+from mcastd.model.address import key_family, key_table
+from mcastd.model.effect import BATCH
+from mcastd.model.record import Intent
+from mcastd.model.route import Route, Template
+from mcastd.model.template import TemplateKey, is_template_key, unpack_template_key
+
+
+class Commits:
+    """Carries intents over into all that depends on them."""
+
+    def __init__(self, desired: Desired, roster: Roster, joins: JoinBook, sources: Sources, feed: Feed, queue: WorkQueue) -> None:
+        """Carry them over into these; the work goes into the queue."""
+        self._desired = desired
+        self._roster = roster
+        self._joins = joins
+        self._sources = sources
+        self._feed = feed
+        self._queue = queue
+
+    def commit(self, intent: Intent) -> Generator[None, None, Work]:
+        """Put a durable intent in force; yields between slices of BATCH routes, returns the work that programs it.
+
+        The work grows slice by slice, and is in the queue from the first one on: the kernel is busy meanwhile.
+        """
+        work, joining = Work(growing=True), JoinWork()
+        self._queue.push(work)
+        desired = self._desired
+        desired.owners.update((o.name, o) for o in intent.owners)
+        for said in intent.settings:
+            desired.settings[said.interface, said.owner] = said
+            if said.silent:
+                del desired.settings[said.interface, said.owner]
+            self._roster.apply_settings(desired.effective_settings(said.interface), work)
+            self._feed.interfaces((said.interface,))
+        yield from self._puts(intent.puts, work, joining)
+        yield from self._deletes(intent.deletes, work, joining)
+        for kernel in self._kernels_of(route.key for route in intent.puts if isinstance(route, Template)):
+            yield from self._sources.templates_changed(kernel)
+        work.add(self._learned_under(key for key in self._changed(intent) if is_template_key(key)))
+        desired.put_joins(intent)
+        yield from self._joins.commit(intent, joining)
+        work.joins = None if joining.finished else joining
+        self._queue.complete(work)
+        return work
+
+    def _puts(self, puts: list[Route], work: Work, joining: JoinWork) -> Generator[None, None, None]:
+        for at in range(0, len(puts), BATCH):
+            part = puts[at : at + BATCH]
+            for route in part:
+                old = self._desired.put(route)
+                if old is None:
+                    route.installed_at, route.problem = 0.0, None  # A route that is restored had another life.
+                    self._roster.join(route)
+                else:
+                    route.installed_at = old.installed_at
+                    self._roster.leave_for(route, old)
+                if route.join or (old is not None and old.join):
+                    self._joins.change_route(old, route, joining)
+            work.add(self._entry_keys(part))
+            self._queue.grown(work)
+            yield
+
+    def _deletes(self, deletes: list[bytes], work: Work, joining: JoinWork) -> Generator[None, None, None]:
+        for at in range(0, len(deletes), BATCH):
+            part_keys = deletes[at : at + BATCH]
+            for key in part_keys:
+                gone = self._desired.delete(key)
+                if gone is not None:
+                    self._roster.leave(gone)
+                    self._roster.hand_over(gone)
+                    if isinstance(gone, Template) and gone.shared_tree:
+                        work.add((tree_key(key),))
+                    if gone.join:
+                        self._joins.drop_route(gone, joining)
+            self._feed.routes(part_keys)
+            self._sources.uncovered(part_keys)
+            work.add(part_keys)
+            self._queue.grown(work)
+            yield
+
+    def _kernels_of(self, keys: Iterable[bytes]) -> dict[KernelTable, None]:
+        found = (self._roster.tables.get((key_table(key), key_family(key))) for key in keys)  # Keys of templates, too.
+        return dict.fromkeys(kernel for kernel in found if kernel is not None)
+
+    def _changed(self, intent: Intent) -> Iterator[bytes]:
+        return chain((route.key for route in intent.puts), intent.deletes)
+
+    def _entry_keys(self, routes: Iterable[Route]) -> Iterator[bytes]:
+        """Keys of the entries that the routes are about; a template has a key of its own, which marks its turn."""
+        for route in routes:
+            yield route.key
+            if isinstance(route, Template):
+                yield tree_key(route.key)
+
+    def _learned_under(self, keys: Iterable[bytes]) -> Iterator[bytes]:
+        """Learned entries that these templates and trees have a say in: who writes them waits until all of those follow."""
+        touched: dict[KernelTable, list[TemplateKey]] = {}
+        for key in keys:
+            parts = unpack_template_key(key)
+            kernel = self._roster.tables.get((parts.table, parts.family))
+            if kernel is not None and kernel.learned:
+                touched.setdefault(kernel, []).append(parts)
+        for kernel, templates in touched.items():
+            yield from under(kernel, templates)
