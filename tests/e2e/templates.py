@@ -115,7 +115,7 @@ def metric(router: Router, name: str, **labels: str) -> float:
     """Sum of the samples of a metric that have these labels; needs METRICS among the daemon's arguments."""
 
     def fetch() -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{METRICS_PORT}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{METRICS_PORT}/metrics", timeout=60) as answer:
             text: str = answer.read().decode()
         return text
 

@@ -1,6 +1,7 @@
 """100,000 routes at once: every one in the kernel, and no call to it that is not needed. Counted by the kernel itself."""
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from mcast.v1 import route_service_pb2 as rs
 from mcast.v1 import types_pb2 as t
@@ -68,7 +69,7 @@ def test_hundred_thousand_routes(router: Router) -> None:
         assert notices.take() == 1
         router.check_leaves(sender, "down2", count=12)
         assert router.dump().by_key[key_of(routes[7])].packets == 42
-        (listed,) = router.daemon.list_routes(selector=t.Selector(group=routes[7].group), counters=True)
+        (listed,) = router.daemon.list_routes(selector=t.Selector(group=routes[7].group), counters=True, max_age=Duration())
         assert (listed.status.state, listed.status.counters.packets) == (PROGRAMMED, 42)
 
         # The other set in earnest.

@@ -68,12 +68,14 @@ class Watch:
 
     def look(self) -> None:
         """Look once, and check."""
+        began = time.monotonic()
         rows = list(self.router.dump().rows())
+        took = time.monotonic() - began  # What goes and comes while it is taken is all in it.
         waiting = sum(row[6] for row in rows)
         self.waiting, self.entries = max(self.waiting, waiting), max(self.entries, len(rows) - waiting)
         grown = [resident(pid) - before for pid, before in zip(self.pids, self.before, strict=True)]
         self.growth = [max(one, other) for one, other in zip(self.growth, grown, strict=True)]
-        assert self.entries <= CAP + self.others + LEAVING
+        assert self.entries <= CAP + self.others + LEAVING, f"in a dump that took {took:.2f} s"
         assert self.waiting <= WAITING
         assert self.growth[0] < KEEPER_GROWTH
         assert self.growth[1] < SERVER_GROWTH

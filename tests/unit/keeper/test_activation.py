@@ -1,5 +1,6 @@
 """mcastd.keeper.activation: of all that the service manager passes only TCP sockets that listen are taken."""
 
+import fcntl
 import json
 import os
 import socket
@@ -16,22 +17,24 @@ print(json.dumps([[fd >= 64 and not os.get_inheritable(fd) for fd in taken], lef
 """
 
 
+PLACE = """
+import os, sys
+for at, fd in enumerate(map(int, sys.argv[1].split()), 3):
+    os.dup2(fd, at)
+os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+"""
+"""Puts descriptors at 3 and on, and becomes the program."""
+
+
 def run(sockets: list[socket.socket], count: str, pid: str = "") -> tuple[list[bool], list[int]]:
     """What a process does that finds these at 3 and on: whether each that it took is out of the way, and what is left."""
-    high = [os.dup(sock.fileno()) for sock in sockets]
-
-    def place() -> None:
-        for at, fd in enumerate(high, 3):
-            os.dup2(fd, at)
-
-    fds = tuple(range(3, 3 + len(sockets)))
+    high = [fcntl.fcntl(sock.fileno(), fcntl.F_DUPFD_CLOEXEC, 100) for sock in sockets]
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, pid, count],
+        [sys.executable, "-c", PLACE, " ".join(map(str, high)), "-c", PROGRAM, pid, count],
         capture_output=True,
         text=True,
         check=True,
-        pass_fds=(*fds, *high),
-        preexec_fn=place,
+        pass_fds=high,
         timeout=30,
     )
     for fd in high:
