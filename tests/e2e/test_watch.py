@@ -97,9 +97,8 @@ def test_resume_brings_what_was_missed_and_nothing_else(router: Router) -> None:
         view = watching.view
     router.put(router.route(1, "down1"))
     router.daemon.delete(*[t.RouteKey(group=r.group, source=r.source) for r in bulk(router.family, 10, router.source, "down1")])
-    before = view.events
+    before, view.synced = view.events, False
     with Watching(router.daemon, view, kinds=[ROUTE], resume_token=view.token) as watching:
-        view.synced = False
         watching.until(lambda view: len(view.of("route")) == 41)
         watching.until(lambda view: view.synced)
     assert (view.resets, view.events - before) == (1, 11)
