@@ -81,7 +81,7 @@ class Disk:
 
     def __init__(self) -> None:
         self.routes: dict[bytes, Route] = {}
-        self.owners: dict[str, tuple[int, int]] = {}
+        self.owners: dict[str, OwnerRecord] = {}
         self.settings: dict[tuple[str, str], InterfaceSettings] = {}
         self.joins: dict[JoinKey, JoinRecord] = {}
 
@@ -92,7 +92,8 @@ class Disk:
         for key in intent.deletes:
             self.routes.pop(key, None)
         for owner in intent.owners:
-            self.owners[owner.name] = owner.epoch, owner.revision
+            lease, until, syncing = (None, 0.0, False) if owner.lease is None else (owner.lease, owner.hold_until, owner.syncing)
+            self.owners[owner.name] = OwnerRecord(owner.name, owner.epoch, owner.revision, lease, until, syncing)
         for said in intent.settings:
             self.settings[said.interface, said.owner] = said
         for join in intent.join_deletes:
@@ -103,10 +104,10 @@ class Disk:
         """Everything, in fresh objects."""
         routes = {key: stored.copy() for key, stored in self.routes.items()}
         for one in routes.values():
-            one.paths = Paths(one.paths.iif, one.paths.oifs)
+            one.paths, one.session = Paths(one.paths.iif, one.paths.oifs), int(one.session > 0)
         return Stored(
             routes,
-            {name: OwnerRecord(name, *values) for name, values in self.owners.items()},
+            {name: replace(owner) for name, owner in self.owners.items()},
             dict(self.settings),
             {key: replace(record) for key, record in self.joins.items()},
         )

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes .venv and installs both distributions into it, editable: `setup.sh` what the daemon and the demo need, `setup.sh test` what
+# Makes .venv and installs the distributions into it, editable: `setup.sh` what the daemon and the demo need, `setup.sh test` what
 # the test suite needs too. System packages that are missing are installed by apt-get (as root), or named.
 set -eu
 
@@ -51,7 +51,10 @@ missing() {
     has ip || echo iproute2
     has unshare || echo util-linux
     [ "$extra" != test ] || has capsh || echo libcap2-bin
+    [ "$extra" != test ] || has strace || echo strace
     [ "$extra" != test ] || has tmux || echo tmux
+    # For systemd-analyze and for systemd itself, which the tests boot; it does not become the init of this machine by that.
+    [ "$extra" != test ] || has systemd-analyze || echo systemd
 }
 
 packages=$(missing | tr '\n' ' ')
@@ -81,6 +84,11 @@ prometheus_from_package() (
     cp usr/bin/prometheus usr/bin/promtool "$venv/bin/"
 )
 
+# node_suits: new enough for the linters of clients/node; without it their tests are skipped, in CI they fail.
+node_suits() {
+    has npm && node -e 'const [a, b] = process.versions.node.split("."); process.exit(a > 20 || (a == 20 && b >= 19) ? 0 : 1)'
+}
+
 python=$(find_python)
 # A virtual environment holds absolute paths and one Python: a copied tree, or a Python that is gone, needs a new one.
 if [ "$(cat "$venv/.root" 2>/dev/null)" != "$root" ] || ! "$venv/bin/python" -c "" 2>/dev/null; then
@@ -99,4 +107,10 @@ say "building and installing into .venv (half a minute or so)"
 # Python prefers an extension named for its own version, as running _native_build.py makes it, to the one installed now.
 rm -f "$root"/mcastd/kernel/_native.cpython-*.so
 # Twice quiet: errors only.
-"$venv/bin/python" -m pip install -qq --disable-pip-version-check -e "$root/clients/python" -e "$root${extra:+[$extra]}"
+"$venv/bin/python" -m pip install -qq --disable-pip-version-check -e "$root/clients/python" \
+    -e "$root/clients/examples/controller" -e "$root${extra:+[$extra]}"
+node=$root/clients/node
+if [ "$extra" = test ] && node_suits && ! [ "$node/node_modules/.package-lock.json" -nt "$node/package-lock.json" ]; then
+    say "installing what clients/node is built and tested with"
+    (cd "$node" && npm ci --loglevel=error)
+fi

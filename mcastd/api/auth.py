@@ -7,7 +7,7 @@ from mcast.v1 import route_service_pb2 as rs
 from mcastd.api.fields import invalid
 from mcastd.api.ports import Caller
 from mcastd.model.errors import McastdError, Reason
-from mcastd.model.owner import owner_problem
+from mcastd.model.owner import KERNEL_OWNER, owner_problem
 from mcastd.model.settings import Access
 from mcastd.model.write import WriteOptions
 
@@ -21,21 +21,30 @@ def needed(method: descriptor.MethodDescriptor) -> Access:
 def check(caller: Caller, access: Access, what: str) -> None:
     """Refuse a caller whose level is too low."""
     if caller.access < access:
-        text = (
-            f"{what} needs {access.name.lower()} access, and this socket gives {caller.access.name.lower()}: use another socket"
-        )
+        text = f"{what} needs {access.name.lower()} access, and {_who(caller)} {caller.access.name.lower()}"
         raise McastdError(Reason.NOT_ALLOWED, text, need=access.name.lower(), have=caller.access.name.lower())
 
 
-def write_options(message: rs.WriteOptions, caller: Caller) -> WriteOptions:
-    """The options of a write; another owner than the caller's own, and taking over, need admin access."""
+def _who(caller: Caller) -> str:
+    """Whose access is too low, and the remedy."""
+    if not caller.peer:
+        return "use another socket: this one gives"
+    return f"the configuration must say so: principal {caller.principal!r} has"
+
+
+def write_options(message: rs.WriteOptions, caller: Caller, field: str = "options", *, deletes: bool = False) -> WriteOptions:
+    """The options of a write, which stand in `field`; another owner than the caller's own, and taking over, need admin access.
+
+    One that deletes may act for owner "kernel": that is how an operator gets rid of what was found.
+    """
     owner = message.owner or caller.owner
-    if problem := owner_problem(owner):
-        raise invalid(Reason.INVALID_VALUE, "options.owner", owner, problem)
+    caller.entry.owner, caller.entry.epoch, caller.entry.dry_run = owner, message.epoch, message.validate_only
+    if not (deletes and owner == KERNEL_OWNER) and (problem := owner_problem(owner)):
+        raise invalid(Reason.INVALID_VALUE, f"{field}.owner", owner, problem)
     if owner != caller.owner:
-        check(caller, Access.ADMIN, f"options.owner {owner!r} (the caller's own is {caller.owner!r})")
+        check(caller, Access.ADMIN, f"{field}.owner {owner!r} (the caller's own is {caller.owner!r})")
     if message.take_over:
-        check(caller, Access.ADMIN, "options.take_over")
+        check(caller, Access.ADMIN, f"{field}.take_over")
     return WriteOptions(
         owner=owner,
         epoch=message.epoch,
@@ -43,4 +52,5 @@ def write_options(message: rs.WriteOptions, caller: Caller) -> WriteOptions:
         take_over=message.take_over,
         all_or_nothing=message.all_or_nothing,
         if_revision=message.if_revision,
+        owner_routes_max=caller.quota.routes if owner == caller.owner else 0,
     )

@@ -1,7 +1,7 @@
 """Binds handlers to the contract's RPCs: every method of every service answers, with its access level checked.
 
-A method without a handler here answers UNIMPLEMENTED with a text that says so. A caller whose socket does not give the access
-that a method needs finds a handler that refuses: nothing has to be looked up when a call comes.
+A method without a handler here answers UNIMPLEMENTED with a text that says so. A caller who lacks the access that a method
+needs, by his socket or his certificate, is refused before his request is looked at.
 """
 
 import asyncio
@@ -15,11 +15,14 @@ from google.protobuf import descriptor, message_factory
 from google.protobuf.message import DecodeError, Message
 
 from mcast.v1 import route_service_pb2, services_pb2
-from mcastd.api import auth, observed
+from mcastd.api import observed
+from mcastd.api.admission import Admission
+from mcastd.api.audit import Audit
 from mcastd.api.daemon import DaemonService
+from mcastd.api.drain import Drain
 from mcastd.api.interfaces import InterfaceService
 from mcastd.api.joins import JoinService
-from mcastd.api.ports import Caller, Context, DaemonPort, RpcObserver
+from mcastd.api.ports import Caller, Callers, Context, DaemonPort, RpcObserver
 from mcastd.api.routes import RouteService
 from mcastd.api.status import refuse
 from mcastd.api.watch import EventService
@@ -51,15 +54,20 @@ def handlers(daemon: DaemonPort) -> dict[str, object]:
 
 
 def bind(
-    objects: dict[str, object], caller: Caller, observer: RpcObserver | None = None
+    objects: dict[str, object],
+    callers: Callers,
+    observer: RpcObserver | None = None,
+    drain: Drain | None = None,
+    audit: Audit | None = None,
 ) -> list["grpc.GenericRpcHandler[Any, Any]"]:
-    """Handlers of all services for the callers of one socket; the observer, if any, is told of each call."""
-    bound = []
+    """Handlers of all services for the callers of one listener; the observer, if any, is told of each call."""
+    bound, log = [], audit or Audit()
     for service in services():
         methods = {}
         for method in service.methods:
             handler = getattr(objects.get(service.name), _snake(method.name), None)
-            methods[method.name] = _method(method, handler or _missing(method), caller, observer)
+            way_in = Admission(method, callers, log)
+            methods[method.name] = _method(method, handler or _missing(method), way_in, observer, drain)
         bound.append(grpc.method_handlers_generic_handler(service.full_name, methods))
     return bound
 
@@ -87,32 +95,29 @@ class _Undecodable:
 
 
 def _method(
-    method: descriptor.MethodDescriptor, handler: Handler, caller: Caller, observer: RpcObserver | None
+    method: descriptor.MethodDescriptor, handler: Handler, way_in: Admission, observer: RpcObserver | None, drain: Drain | None
 ) -> "grpc.RpcMethodHandler[Any, Any]":
-    access = auth.needed(method)
-
-    def received(request: Any, context: Context) -> Any:
-        return _messages(request, context, method) if method.client_streaming else _message(request, method)
+    received = _receiver(method, way_in)
 
     async def checked(request: object, context: Context) -> Any:
         try:
-            auth.check(caller, access, method.name)
-            call = handler(received(request, context), context, caller)
-            return await (call if method.client_streaming else _in_time(call))
+            with way_in.call(context) as caller:
+                call = handler(received(request, context, caller), context, caller)
+                return await (call if method.client_streaming else _in_time(call))
         except McastdError as exc:
             await refuse(context, exc)
 
     async def checked_stream(request: object, context: Context) -> None:
         try:
-            auth.check(caller, access, method.name)
-            answers = handler(received(request, context), context, caller)
-            if isinstance(answers, Awaitable):
-                await answers
-                return
-            async with aclosing(answers):
-                async for answer in answers:
-                    if not await _sent(answer, context):
-                        return
+            with way_in.call(context) as caller:
+                answers = handler(received(request, context, caller), context, caller)
+                if isinstance(answers, Awaitable):
+                    await answers
+                    return
+                async with aclosing(answers):
+                    async for answer in answers:
+                        if not await _sent(answer, context):
+                            return
         except McastdError as exc:
             await refuse(context, exc)
 
@@ -123,7 +128,7 @@ def _method(
         (True, True): grpc.stream_stream_rpc_method_handler,
     }
     kind = kinds[method.client_streaming, method.server_streaming]
-    behaviour: observed.Behaviour = checked_stream if method.server_streaming else checked
+    behaviour = _counted(checked_stream if method.server_streaming else checked, drain)
     decode = _decoder(message_factory.GetMessageClass(method.input_type))
     encode: Callable[[Any], bytes] = _serialize
     if observer is not None:
@@ -131,6 +136,22 @@ def _method(
         behaviour = observed.behaviour(behaviour, one)
         decode, encode = observed.decoder(decode, one), observed.encoder(encode, one)
     return kind(behaviour, request_deserializer=decode, response_serializer=encode)
+
+
+def _receiver(method: descriptor.MethodDescriptor, way_in: Admission) -> Callable[[Any, Context, Caller], Any]:
+    """What makes the handler's argument of what gRPC gives."""
+
+    def one(request: object, _context: Context, _caller: Caller) -> object:
+        return _message(request, method)
+
+    def many(requests: AsyncIterator[object], context: Context, caller: Caller) -> AsyncIterator[object]:
+        return way_in.messages(_messages(requests, context, method), caller)
+
+    return many if method.client_streaming else one
+
+
+def _counted(behaviour: observed.Behaviour, drain: Drain | None) -> observed.Behaviour:
+    return behaviour if drain is None else drain.counted(behaviour)
 
 
 def _serialize(message: Message | bytes) -> bytes:

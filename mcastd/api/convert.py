@@ -57,6 +57,8 @@ _GROUPS = range(224, 240)
 _LINK_LOCAL = b"\xe0\x00\x00"
 """How the IPv4 groups begin that routers never forward."""
 
+_DEFAULT_TABLE = table_prefix(0)
+
 _pton = socket.inet_pton
 _WILDCARDS = frozenset(t.Wildcard.values())
 _WILDCARD_NAMES = ", ".join(t.Wildcard.keys())
@@ -109,6 +111,11 @@ class RouteReader:
     def read(self, messages: Iterable[t.Route], owner: str, first: int = 0) -> list[Route]:
         """Routes; `first` is the position of the first one in the request. The messages are used up."""
         out: list[Route] = []
+        self.read_into(out, messages, owner, first, "routes[{}]")
+        return out
+
+    def read_into(self, out: list[Route], messages: Iterable[t.Route], owner: str, first: int, where: str) -> None:
+        """Append routes; where one can't be, those before it have been. `where` names one by its position, "routes[{}]"."""
         tails4, tails6 = self._tails[Family.IPV4], self._tails[Family.IPV6]
         for at, message in enumerate(messages, first):
             group, source = message.group, message.source
@@ -127,11 +134,10 @@ class RouteReader:
             except (OSError, ValueError):
                 alike = None
             if alike is None:
-                out.append(self._read_one(message, tail, owner, f"routes[{at}]"))
+                out.append(self._read_one(message, tail, owner, where.format(at)))
             else:
                 prefix, paths, monitored, join, cookie = alike
                 out.append(Route(prefix + packed_group + packed_source, paths, owner, cookie, monitored, 0, join))
-        return out
 
     def _read_one(self, message: t.Route, tail: bytes, owner: str, where: str) -> Route:
         """A route that is like none that was read before, or needs a closer look."""
@@ -200,29 +206,33 @@ def _check_known(message: t.Route, where: str) -> None:
 
 def route_keys(messages: Iterable[t.RouteKey], find: Find, field: str = "keys") -> list[bytes]:
     """Keys of routes; an exact (S,G) has no iif in its key, and a template that is alone with its prefixes need not say its."""
-    return [_route_key(message, f"{field}[{at}]", find) for at, message in enumerate(messages)]
+    return [read_key(message, f"{field}[{at}]", find) for at, message in enumerate(messages)]
 
 
 def patches(messages: Iterable[t.RoutePatch], find: Find) -> list[Patch]:
     """Patches of routes."""
-    out = []
-    for at, message in enumerate(messages):
-        where = f"patches[{at}]"
-        key = _route_key(message.key, f"{where}.key", find)
-        added = [(o.interface, o.ttl_threshold) for o in message.add_oifs]
-        add = check_oifs(added, key_family(key), f"{where}.add_oifs")
-        for n, name in enumerate(message.remove_oifs):
-            check_pattern(name, f"{where}.remove_oifs[{n}]")
-        both = {oif.interface for oif in add} & set(message.remove_oifs)
-        if both:
-            raise invalid(
-                Reason.INVALID_INTERFACE, f"{where}.remove_oifs", min(both), "is also among add_oifs: say one of the two"
-            )
-        out.append(Patch(key, add, frozenset(message.remove_oifs)))
-    return out
+    return [read_patch(message, f"patches[{at}]", find) for at, message in enumerate(messages)]
 
 
-def _route_key(message: t.RouteKey, where: str, find: Find) -> bytes:
+def read_patch(message: t.RoutePatch, where: str, find: Find) -> Patch:
+    """A patch of a route; `where` is its field."""
+    key = read_key(message.key, f"{where}.key", find)
+    added = [(o.interface, o.ttl_threshold) for o in message.add_oifs]
+    add = check_oifs(added, key_family(key), f"{where}.add_oifs")
+    for n, name in enumerate(message.remove_oifs):
+        check_pattern(name, f"{where}.remove_oifs[{n}]")
+    both = {oif.interface for oif in add} & set(message.remove_oifs)
+    if both:
+        text = "is also among add_oifs: say one of the two"
+        raise invalid(Reason.INVALID_INTERFACE, f"{where}.remove_oifs", min(both), text)
+    return Patch(key, add, frozenset(message.remove_oifs))
+
+
+def read_key(message: t.RouteKey, where: str, find: Find) -> bytes:
+    """The key of a route; `where` is its field."""
+    exact = _exact_key(message)
+    if exact is not None:
+        return exact
     key = read_prefixes(message.group, message.source, where)
     table = read_table(message.table, key.family, where)
     if key.group_length == key.source_length == 8 * len(key.group):
@@ -241,6 +251,16 @@ def _route_key(message: t.RouteKey, where: str, find: Find) -> bytes:
         text = f"{where}: there are {len(found)} templates of this group and source: say the iif ({iifs})"
         raise McastdError(Reason.AMBIGUOUS, text, field=f"{where}.iif", iifs=iifs)
     return found[0] if len(found) == 1 else full.pack()
+
+
+def _exact_key(message: t.RouteKey) -> bytes | None:
+    """The key of an (S,G) of the default table in plain text, as most are; None = it needs a closer look."""
+    family = socket.AF_INET6 if ":" in message.group else socket.AF_INET
+    try:
+        group, source = _pton(family, message.group), _pton(family, message.source)
+    except (OSError, ValueError):
+        return None
+    return _DEFAULT_TABLE + group + source if is_multicast(group) and not message.table else None
 
 
 def foreign_route(key: bytes, iif: str, oifs: Iterable[tuple[str, int]]) -> Route:

@@ -2,11 +2,11 @@
 
 from mcast.v1 import services_pb2 as sv
 from mcastd.api.ports import Caller, Context, DaemonPort
-from mcastd.api.present import timestamp, write_result
+from mcastd.api.present import owner_message, timestamp, write_result
 from mcastd.api.routes import OMITTED
 from mcastd.api.watchers import Hub
-from mcastd.model.errors import McastdError, Reason
 from mcastd.model.interface import VIFS_MAX
+from mcastd.model.owner import CONFIG_OWNER
 
 FEATURES = (
     "all-or-nothing",
@@ -15,9 +15,11 @@ FEATURES = (
     "globs",
     "ipv6",
     "joins",
+    "keep-forwarding",
     "owners",
     "replace",
     "router-discovery",
+    "sessions",
     "shared-trees",
     "tables",
     "templates",
@@ -47,7 +49,7 @@ class DaemonService:
             kernel_upcalls_lost=daemon.upcalls_lost(),
         )
         owners = [
-            sv.Owner(name=owner.name, epoch=owner.epoch, entries=desired.entries.get(owner.name, 0), revision=owner.revision)
+            owner_message(owner, desired.entries.get(owner.name, 0), desired.stale_entries(owner.name))
             for owner in sorted(desired.owners.values(), key=lambda owner: owner.name)
         ]
         return sv.GetStatusResponse(
@@ -62,10 +64,12 @@ class DaemonService:
         )
 
     async def reload_configuration(
-        self, request: sv.ReloadConfigurationRequest, context: Context, _caller: Caller
+        self, request: sv.ReloadConfigurationRequest, context: Context, caller: Caller
     ) -> sv.ReloadConfigurationResponse:
         """Read the configuration again."""
+        caller.entry.owner, caller.entry.dry_run = CONFIG_OWNER, request.validate_only
         outcome = await self._daemon.reload(validate_only=request.validate_only)
+        caller.entry.wrote(outcome)
         join_error = self._daemon.engine.joins.error_of_route
         result, omitted = await write_result(outcome, every=True, tried=not request.validate_only, join_error=join_error)
         if omitted:
@@ -78,8 +82,5 @@ class DaemonService:
 
     async def shutdown(self, request: sv.ShutdownRequest, _context: Context, _caller: Caller) -> sv.ShutdownResponse:
         """End the daemon in order."""
-        if request.keep_forwarding:
-            text = "keep_forwarding: nothing here would hold the routes for a successor yet: kill the server alone to restart it"
-            raise McastdError(Reason.NOT_IMPLEMENTED, text, field="keep_forwarding", feature="keep-forwarding")
-        self._daemon.request_shutdown()
+        self._daemon.request_shutdown(keep_forwarding=request.keep_forwarding)
         return sv.ShutdownResponse()

@@ -56,7 +56,7 @@ class Events:
         self._engine = daemon.engine
         self._interfaces = interfaces
         self._cache: dict[tuple[Kind, object], _Cached] = {}
-        self._presenter = present.RoutePresenter(None, self._engine.joins.error_of_route)
+        self._presenter = self._new_presenter()
         self._presented = 0
         self._used: tuple[int, dict[str, int]] = (-1, {})
 
@@ -117,9 +117,12 @@ class Events:
             gone = present.route_key(key)
             return _event("route", t.Route(group=gone.group, source=gone.source, iif=gone.iif, table=gone.table), deleted=True)
         if self._presented >= _PRESENTED_MAX:
-            self._presenter, self._presented = present.RoutePresenter(None, self._engine.joins.error_of_route), 0
+            self._presenter, self._presented = self._new_presenter(), 0
         self._presented += 1
         return _event("route", self._presenter.present(route))
+
+    def _new_presenter(self) -> present.RoutePresenter:
+        return present.RoutePresenter(None, self._engine.joins.error_of_route, self._engine.desired.stale)
 
     def _interface(self, name: str) -> bytes:
         if name not in self._engine.world.by_name and not any(one == name for one, _ in self._engine.desired.settings):

@@ -46,7 +46,8 @@ class InterfaceService:
         pinned = request.pinned if request.HasField("pinned") else None
         table = fields.read_table_of_both(request.table, "table")
         discovery = request.router_discovery if request.HasField("router_discovery") else None
-        await self._daemon.write(SetInterface(options, request.interface, pinned, threshold, table, discovery))
+        outcome = await self._daemon.write(SetInterface(options, request.interface, pinned, threshold, table, discovery))
+        caller.entry.wrote(outcome)
         return sv.SetInterfaceResponse(interface=self._view.present(request.interface, self._view.routes_by_interface()))
 
 

@@ -35,6 +35,7 @@ class JoinService:
             records += convert.joins(part, options.owner, len(records))
             await asyncio.sleep(0)
         outcome = await self._daemon.write(PutJoins(options, records))
+        caller.entry.wrote(outcome)
         response = sv.PutJoinsResponse(revision=outcome.revision)
         if not options.validate_only:
             omitted = await self._add_failed(response, records)
@@ -67,6 +68,7 @@ class JoinService:
             keys += convert.join_keys(part, options.owner, len(keys))
             await asyncio.sleep(0)
         outcome = await self._daemon.write(DeleteJoins(options, keys))
+        caller.entry.wrote(outcome)
         return sv.DeleteJoinsResponse(revision=outcome.revision)
 
     async def list_joins(
@@ -97,7 +99,7 @@ class JoinService:
 
 def _options(request: sv.PutJoinsRequest | sv.DeleteJoinsRequest, caller: Caller) -> WriteOptions:
     """The options, of which one has no meaning here."""
-    options = write_options(request.options, caller)
+    options = write_options(request.options, caller, deletes=isinstance(request, sv.DeleteJoinsRequest))
     fields.too_many(len(request.joins), ITEMS_MAX, "joins")
     if options.take_over:
         text = "each owner has joins of its own, so there is nothing to take over: name the owner (options.owner) instead"

@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
 import grpc
 
+from mcastd.api.entry import Entry
 from mcastd.core.engine import Engine
 from mcastd.model.event import AdoptedEntry
 from mcastd.model.interface import VifCounters
+from mcastd.model.principal import NO_QUOTA, Quota
 from mcastd.model.route import Counters
 from mcastd.model.settings import Access
 from mcastd.model.write import Outcome, Write
@@ -19,10 +22,36 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who calls, as the socket he came through says."""
+    """Who calls, as the socket he came through says, or his certificate."""
 
     access: Access
     owner: str
+    principal: str = ""
+    """Name in his certificate, or the address of the socket."""
+    peer: str = ""
+    """Where he calls from, as gRPC writes it; empty through a Unix socket."""
+    quota: Quota = NO_QUOTA
+    entry: Entry = field(default_factory=Entry, compare=False)
+    """What this call asks for, for the audit log."""
+
+
+class Callers(Protocol):
+    """Those who come through one listener."""
+
+    def identify(self, context: Context) -> Caller:
+        """Who calls; McastdError NOT_ALLOWED if he is nobody."""
+
+    def request(self, caller: Caller) -> None:
+        """He makes one more request; McastdError RATE_LIMIT if it comes too soon after others."""
+
+    async def message(self, caller: Caller) -> None:
+        """One more message of a stream of his: wait until it may come."""
+
+    def under_way(self, caller: Caller, access: Access) -> AbstractContextManager[None]:
+        """A stream of this caller, which needs this access, is open.
+
+        McastdError STREAM_LIMIT if he has too many, NOT_ALLOWED when he may not have it any more.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +108,18 @@ class DaemonPort(Protocol):
     engine: Engine
     info: ServerInfo
 
+    @property
+    def principals(self) -> Callers:
+        """Those who come with a certificate."""
+
     async def write(self, write: Write) -> Outcome:
         """Carry out a write; returns when it is durable and the kernel has answered for each of its routes.
 
         One that is to be all or nothing is undone, and refused, where the kernel refuses an item.
         """
+
+    def session_ended(self, owner: str, session: int) -> None:
+        """A session has ended, for whatever reason: it will be written down, and the hold time begins."""
 
     async def reload(self, *, validate_only: bool) -> Outcome:
         """Read the configuration again and put the difference in force; McastdError if it can't be used: nothing is changed."""
@@ -109,5 +145,5 @@ class DaemonPort(Protocol):
     def upcalls_lost(self) -> int:
         """Upcalls that the kernel dropped since the daemon started."""
 
-    def request_shutdown(self) -> None:
+    def request_shutdown(self, *, keep_forwarding: bool) -> None:
         """End the daemon in order, soon."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mcast.v1 import route_service_pb2 as rs
+from mcast.v1 import services_pb2 as sv
 from mcast.v1 import types_pb2 as t
 from mcastd.api.convert import LearnedRoute
 from mcastd.api.ports import CounterSample
@@ -15,6 +16,7 @@ from mcastd.model.address import address_text, key_table, split_key
 from mcastd.model.errors import Problem
 from mcastd.model.join import JoinKey, JoinRecord
 from mcastd.model.owner import KERNEL_OWNER
+from mcastd.model.record import OwnerRecord
 from mcastd.model.route import Action, Route, RouteState, Template
 from mcastd.model.template import TEMPLATE_MARK, parts_of, prefix_text, unpack_template_key
 from mcastd.model.write import Change, Outcome
@@ -33,8 +35,17 @@ JoinError = Callable[[Route], Problem | None]
 """Why what a route with `join` asks for is not joined."""
 
 
+Stale = Callable[[Route], bool]
+"""Whether a route's owner has yet to say that it still wants it."""
+
+
 def _no_join_error(_route: Route) -> None:
     """It is not asked for."""
+
+
+def _not_stale(_route: Route) -> bool:
+    """It is not asked for."""
+    return False
 
 
 def timestamp(seconds: float) -> Timestamp:
@@ -53,6 +64,18 @@ def _set_time(message: Timestamp, seconds: float) -> None:
 def error(problem: Problem) -> t.Error:
     """A problem as the contract says it."""
     return t.Error(code=problem.code, reason=problem.reason, message=problem.message, metadata=dict(problem.metadata))
+
+
+def owner_message(owner: OwnerRecord, entries: int, stale: int) -> sv.Owner:
+    """An owner, with how many routes it has, and how many of them are stale."""
+    message = sv.Owner(name=owner.name, epoch=owner.epoch, entries=entries, stale=stale, revision=owner.revision)
+    message.connected = owner.session > 0
+    if owner.lease is not None:
+        message.lease.hold_time.FromNanoseconds(round(owner.lease.hold_time * 1e9))
+        message.lease.on_expiry = int(owner.lease.on_expiry)  # type: ignore[assignment] # The numbers are the contract's.
+        if owner.hold_until and not message.connected:
+            _set_time(message.hold_until, owner.hold_until)
+    return message
 
 
 def route_intent(route: Route) -> t.Route:
@@ -114,10 +137,13 @@ def _alike_intent(route: Route, table: int) -> t.Route:
 class RoutePresenter:
     """Presents many routes: what those with one fate have in common is made once, and copied."""
 
-    def __init__(self, sample: CounterSample | None = None, join_error: JoinError = _no_join_error) -> None:
+    def __init__(
+        self, sample: CounterSample | None = None, join_error: JoinError = _no_join_error, stale: Stale = _not_stale
+    ) -> None:
         """With counters where there is a sample."""
         self._sample = sample
         self._join_error = join_error
+        self._stale = stale
         self._alike: dict[tuple[object, ...], t.Route] = {}
 
     def present(self, route: Route) -> t.Route:
@@ -137,6 +163,8 @@ class RoutePresenter:
             message.cookie = route.cookie
         status = message.status
         status.revision = max(route.revision, fate.revision)
+        if route.session and self._stale(route):
+            status.stale = True
         if installed_at > 0:
             _set_time(status.install_time, installed_at)
         if problem is None and route.join and fate.problem is None:
@@ -156,7 +184,7 @@ def _common(route: Route, table: int) -> t.Route:
     status = message.status
     status.state = int(route.state)  # type: ignore[assignment] # The numbers are the contract's.
     status.owner = route.owner
-    status.origin = t.ORIGIN_CONFIGURED
+    status.origin = t.ORIGIN_FOREIGN if route.owner == KERNEL_OWNER else t.ORIGIN_CONFIGURED
     if isinstance(route, LearnedRoute):
         status.origin = t.ORIGIN_LEARNED if route.template is not None else t.ORIGIN_STOP
         if route.template is not None:

@@ -10,6 +10,7 @@ from mcast.v1 import types_pb2 as t
 from mcastd.api import convert, fields, present
 from mcastd.api.auth import write_options
 from mcastd.api.ports import Caller, Context, CounterSample, DaemonPort
+from mcastd.api.program import Sessions
 from mcastd.api.select import Test, is_empty, matcher
 from mcastd.api.tokens import everything, write_token
 from mcastd.core.desired import group_key
@@ -19,7 +20,7 @@ from mcastd.model.owner import KERNEL_OWNER
 from mcastd.model.route import Route
 from mcastd.model.settings import Access
 from mcastd.model.template import TemplateKey, key_text, parts_of, prefix_text, unpack_template_key
-from mcastd.model.write import DeleteRoutes, PatchRoutes, PutRoutes, ReplaceRoutes, Write
+from mcastd.model.write import DeleteRoutes, PatchRoutes, PutRoutes, ReplaceRoutes, Write, WriteOptions
 
 ITEMS_MAX = 10_000
 """Items in one unary request."""
@@ -39,6 +40,7 @@ class RouteService:
         """Serve this daemon's routes."""
         self._daemon = daemon
         self._reader = convert.RouteReader()
+        self.sessions = Sessions(daemon, self._reader, self._find)
 
     async def put_routes(self, request: rs.PutRoutesRequest, context: Context, caller: Caller) -> rs.PutRoutesResponse:
         """Create or replace routes."""
@@ -48,19 +50,20 @@ class RouteService:
         for at in range(0, len(request.routes), BATCH):
             routes += self._reader.read(request.routes[at : at + BATCH], options.owner, at)
             await asyncio.sleep(0)
-        result = await self._write(PutRoutes(options, routes), context, every=request.return_changes)
+        result = await self._write(PutRoutes(options, routes), context, caller, every=request.return_changes)
         return rs.PutRoutesResponse(result=result)
 
     async def patch_routes(self, request: rs.PatchRoutesRequest, context: Context, caller: Caller) -> rs.PatchRoutesResponse:
         """Add or remove outgoing interfaces of existing routes."""
         options = write_options(request.options, caller)
         fields.too_many(len(request.patches), ITEMS_MAX, "patches")
-        result = await self._write(PatchRoutes(options, convert.patches(request.patches, self._find)), context, every=False)
+        write = PatchRoutes(options, convert.patches(request.patches, self._find))
+        result = await self._write(write, context, caller, every=False)
         return rs.PatchRoutesResponse(result=result)
 
     async def delete_routes(self, request: rs.DeleteRoutesRequest, context: Context, caller: Caller) -> rs.DeleteRoutesResponse:
         """Delete routes by key, by selector, or all."""
-        options = write_options(request.options, caller)
+        options = write_options(request.options, caller, deletes=True)
         fields.too_many(len(request.keys), ITEMS_MAX, "keys")
         said = [bool(request.keys), request.HasField("selector"), request.all]
         if sum(said) != 1:
@@ -74,7 +77,7 @@ class RouteService:
             raise fields.invalid(Reason.INVALID_VALUE, "selector", "", "is empty and would match everything: say all = true")
         else:
             write = DeleteRoutes(options, matches=matcher(request.selector))
-        return rs.DeleteRoutesResponse(result=await self._write(write, context, every=False))
+        return rs.DeleteRoutesResponse(result=await self._write(write, context, caller, every=False))
 
     async def replace_routes(
         self,
@@ -100,13 +103,26 @@ class RouteService:
                 for route in part:
                     if routes.setdefault(route.key, route) is not route:
                         raise _duplicate(route, part, received - len(part))
-                if len(routes) > self._daemon.engine.routes_max:
-                    raise _too_large(self._daemon.engine.routes_max)
+                self._check_size(len(routes), options)
                 if header.cookie:
                     _check_cookies(part, header.cookie, received - len(part))
                 await asyncio.sleep(0)
         write = ReplaceRoutes(options, routes, header.cookie, header.allow_empty, header.max_deletions)
-        return rs.ReplaceRoutesResponse(result=await self._write(write, context, every=header.return_changes))
+        return rs.ReplaceRoutesResponse(result=await self._write(write, context, caller, every=header.return_changes))
+
+    def _check_size(self, routes: int, options: WriteOptions) -> None:
+        """Refuse a set before all of it is in memory."""
+        routes_max, of_owner = self._daemon.engine.routes_max, options.owner_routes_max
+        if of_owner and routes > of_owner:
+            text = f"the set holds more than the {of_owner} routes of owner {options.owner} allowed (routes_max of the principal)"
+            raise McastdError(Reason.ROUTE_LIMIT, f"{text}: nothing was changed", limit=of_owner, owner=options.owner)
+        if routes > routes_max:
+            text = f"the set holds more than the {routes_max} routes allowed (setting routes_max): nothing was changed"
+            raise McastdError(Reason.ROUTE_LIMIT, text, limit=routes_max)
+
+    async def program_routes(self, requests: AsyncIterator[rs.ProgramRoutesRequest], context: Context, caller: Caller) -> None:
+        """Program routes over a session; answers are sent as they come."""
+        await self.sessions.program(requests, context, caller)
 
     async def list_routes(
         self, request: rs.ListRoutesRequest, _context: Context, _caller: Caller
@@ -126,7 +142,9 @@ class RouteService:
         foreign = self._foreign(request, sample) if request.learned and sample is not None else []
         total = len(chosen) + len(foreign)
         limit = request.limit or total
-        presenter = present.RoutePresenter(sample if request.counters else None, self._daemon.engine.joins.error_of_route)
+        engine = self._daemon.engine
+        counters = sample if request.counters else None
+        presenter = present.RoutePresenter(counters, engine.joins.error_of_route, engine.desired.stale)
         parts = chain(
             ([presenter.present(route) for route in part] for part in _slices(chosen[:limit])),
             _slices(foreign[: max(0, limit - len(chosen))]),
@@ -148,7 +166,8 @@ class RouteService:
             allowed = caller.access is Access.ADMIN or route.owner in {caller.owner, KERNEL_OWNER}
             if allowed and (test is None or test(route)):
                 chosen.add(route.key)
-        return rs.FlushLearnedResponse(removed=await self._daemon.flush(chosen))
+        caller.entry.deleted = await self._daemon.flush(chosen)
+        return rs.FlushLearnedResponse(removed=caller.entry.deleted)
 
     def _find(self, key: TemplateKey) -> list[bytes]:
         """Keys of the templates that differ from this one in iif alone."""
@@ -190,8 +209,9 @@ class RouteService:
             routes.append(present.foreign(key, name, named, sample if request.counters else None))
         return routes
 
-    async def _write(self, write: Write, context: Context, *, every: bool) -> rs.WriteResult:
+    async def _write(self, write: Write, context: Context, caller: Caller, *, every: bool) -> rs.WriteResult:
         outcome = await self._daemon.write(write)
+        caller.entry.wrote(outcome)
         tried = not write.options.validate_only
         join_error = self._daemon.engine.joins.error_of_route
         result, omitted = await present.write_result(outcome, every=every, tried=tried, join_error=join_error)
@@ -223,12 +243,6 @@ def _duplicate(route: Route, part: list[Route], first: int) -> McastdError:
         "table": key.table,
     }
     return McastdError(Reason.DUPLICATE_ROUTE, text, field=field, **where)
-
-
-def _too_large(routes_max: int) -> McastdError:
-    """Refused before all of it is in memory."""
-    text = f"the set holds more than the {routes_max} routes allowed (setting routes_max): nothing was changed"
-    return McastdError(Reason.ROUTE_LIMIT, text, limit=routes_max)
 
 
 def _check_cookies(part: list[Route], cookie: str, first: int) -> None:

@@ -12,6 +12,9 @@ from mcastd.model.errors import McastdError, Reason
 DOMAIN = "mcastd"
 """ErrorInfo.domain of every error that this daemon makes itself."""
 
+_RETRY = frozenset({Reason.STORE_UNAVAILABLE, Reason.RATE_LIMIT})
+"""Reasons for which trying again soon is worth it: after a second, or what the metadata says."""
+
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -23,9 +26,9 @@ async def refuse(context: Context, error: McastdError) -> NoReturn:
     if "field" in problem.metadata:
         violation = error_details_pb2.BadRequest.FieldViolation(field=problem.metadata["field"], description=problem.message)
         details.append(_any(error_details_pb2.BadRequest(field_violations=[violation])))
-    if problem.reason is Reason.STORE_UNAVAILABLE:
+    if problem.reason in _RETRY:
         retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromSeconds(1)
+        retry.retry_delay.FromMilliseconds(int(1000 * float(problem.metadata.get("retry_after", 1.0))))
         details.append(_any(retry))
     status = status_pb2.Status(code=problem.code, message=problem.message, details=details)
     context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))

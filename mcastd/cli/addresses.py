@@ -1,16 +1,23 @@
-"""Listening addresses as they are written: `unix:PATH,mode=0660,group=ops,access=view,owner=lab`."""
+"""Listening addresses as they are written.
+
+unix:PATH,mode=0660,group=ops,access=view,owner=lab     tcp:HOST:PORT,cert=FILE,key=FILE,ca=FILE     tcp:127.0.0.1:PORT,plain=yes
+"""
 
 import grp
 import os
 import re
+import socket
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from mcastd.keeper.failure import EX_CONFIG, EX_USAGE, CannotRun
 from mcastd.keeper.identity import Identity, gid_exists_here
 from mcastd.model.owner import owner_problem
-from mcastd.model.settings import SOCKET_PATH_MAX, Access, Listen
-from mcastd.sources.daemon import LISTEN_OPTIONS
+from mcastd.model.settings import LISTEN_OPTIONS, SOCKET_PATH_MAX, Access, Listen, Remote, metrics_host_port
+
+_FILES = ("cert", "key", "ca")
+_OF_SOCKETS = ("mode", "group")
+_OF_TCP = (*_FILES, "plain")
 
 _SEPARATOR = re.compile(r"\s+|,(?=[\w.-]*:)")
 """Between addresses: blanks, or a comma before the next scheme; other commas start options."""
@@ -34,7 +41,7 @@ def split_addresses(text: str) -> list[str]:
     return [one for one in _SEPARATOR.split(text.strip()) if one]
 
 
-def parse_listen(origin: object, text: str, identity: Identity) -> Listen:
+def parse_listen(origin: object, text: str, identity: Identity) -> Listen | Remote:
     """The address with its options; CannotRun if anything in it can't be."""
     address, *options = text.split(",")
     values: dict[str, str] = {}
@@ -48,16 +55,74 @@ def parse_listen(origin: object, text: str, identity: Identity) -> Listen:
     return make_listen(origin, address, values, identity)
 
 
-def make_listen(origin: object, address: str, options: Mapping[str, str], identity: Identity) -> Listen:
+def make_listen(origin: object, address: str, options: Mapping[str, str], identity: Identity) -> Listen | Remote:
     """A listening address of its parts."""
-    group, access, owner = options.get("group"), options.get("access", "admin"), options.get("owner", "local")
+    remote = address.startswith("tcp:")
+    for name in options:
+        if name in (_OF_SOCKETS if remote else _OF_TCP):
+            raise bad(Option(origin, name), options[name], f"is for {'unix' if remote else 'tcp'}: addresses: leave it out")
+    access, owner = _callers(origin, options)
+    if remote:
+        return _remote(origin, address, options, access, owner)
+    group = options.get("group")
     gid = None if group is None else _gid(Option(origin, "group"), group, identity)
+    mode = _mode(Option(origin, "mode"), options["mode"]) if "mode" in options else 0o600 if gid is None else 0o660
+    return Listen(_path(origin, address), mode, gid, access, owner)
+
+
+def _callers(origin: object, options: Mapping[str, str]) -> tuple[Access, str]:
+    """What callers may do, and the owner of what they write."""
+    access, owner = options.get("access", "admin"), options.get("owner", "local")
     if access.upper() not in Access.__members__:
         raise bad(Option(origin, "access"), access, f"choose {', '.join(one.name.lower() for one in Access)}")
     if problem := owner_problem(owner):
         raise bad(Option(origin, "owner"), owner, problem)
-    mode = _mode(Option(origin, "mode"), options["mode"]) if "mode" in options else 0o600 if gid is None else 0o660
-    return Listen(_path(origin, address), mode, gid, Access[access.upper()], owner)
+    return Access[access.upper()], owner
+
+
+def _remote(origin: object, address: str, options: Mapping[str, str], access: Access, owner: str) -> Remote:
+    """A TCP address: TLS with all three files, or plain on loopback."""
+    host, port, loopback = _host_port(origin, address)
+    plain = options.get("plain", "no")
+    if plain not in {"yes", "no"}:
+        raise bad(Option(origin, "plain"), plain, "choose yes or no")
+    if plain == "no":
+        return Remote(host, port, *_files(origin, address, options))
+    if any(name in options for name in _FILES):
+        raise bad(Option(origin, "plain"), plain, f"there is no TLS then: leave out {', '.join(_FILES)}")
+    if not loopback:
+        raise bad(Option(origin, "plain"), plain, f"{host} is no loopback address: use TLS ({', '.join(_FILES)})")
+    return Remote(host, port, access=access, owner=owner)
+
+
+def _files(origin: object, address: str, options: Mapping[str, str]) -> tuple[str, str, str]:
+    """Paths of certificate, key and CA; access and owner are no business of a listener with TLS."""
+    for name in _FILES:
+        file = options.get(name, "")
+        if not file:
+            remedy = "TLS needs certificate, key and the CA of clients (mcastd tls init makes all); or, on loopback, plain=yes"
+            raise bad(origin, address, f"{name} is missing: {remedy}")
+        if not file.startswith("/") or not file.isprintable():
+            raise bad(Option(origin, name), file, "write the absolute path of a PEM file")
+    for name in ("access", "owner"):
+        if name in options:
+            raise bad(Option(origin, name), options[name], "who comes with a certificate is a [[principal]]: say it there")
+    return options["cert"], options["key"], options["ca"]
+
+
+def _host_port(origin: object, address: str) -> tuple[str, int, bool]:
+    """An address in its usual form, a port, and whether nobody else can reach it."""
+    family, packed, port = socket.AF_INET, b"", 0
+    try:
+        host, port = metrics_host_port(address.removeprefix("tcp:"))
+        host = "127.0.0.1" if host == "localhost" else host
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        packed = socket.inet_pton(family, host)
+    except (OSError, ValueError):
+        packed = b""
+    if not packed or not port:
+        raise bad(origin, address, "write tcp:ADDRESS:PORT, such as tcp:0.0.0.0:50051 or tcp:[::]:50051")
+    return socket.inet_ntop(family, packed), port, packed[0] == 127 if len(packed) == 4 else packed == bytes(15) + b"\1"
 
 
 def bad(origin: object, value: object, remedy: str) -> CannotRun:
@@ -71,7 +136,7 @@ def _path(origin: object, address: str) -> str:
     if scheme != "unix" or not colon:
         if address.startswith("/"):
             raise bad(origin, address, f"write unix:{address}")
-        raise bad(origin, address, "only unix:PATH in this version; remote access needs TLS, which a later version brings")
+        raise bad(origin, address, "write unix:PATH or tcp:ADDRESS:PORT")
     if not path.startswith("/") or path.endswith("/") or not path.isprintable():
         raise bad(origin, address, "write unix: and the absolute path of a socket")
     path = "/" + os.path.normpath(path).lstrip("/")  # gRPC's unix:///run/... too

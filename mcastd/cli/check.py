@@ -4,7 +4,8 @@ import os
 import sys
 from collections.abc import Iterator
 
-from mcastd.cli.configuration import Flags, load_settings
+from mcastd.cli.configuration import load_settings
+from mcastd.cli.flags import Flags
 from mcastd.keeper.failure import EX_CONFIG, CannotRun
 from mcastd.model.record import InterfaceSettings
 from mcastd.model.route import Oif, Route, Template

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mcastd.cli.addresses import bad, make_listen, parse_listen, split_addresses
+from mcastd.cli.flags import DEFAULT_CONFIG, Flags, config_path
 from mcastd.cli.metrics import exposition, metrics_addresses
 from mcastd.keeper.failure import EX_CONFIG, CannotRun
 from mcastd.keeper.identity import Identity, server_identity
 from mcastd.model.settings import (
+    AUDITS,
     DEFAULT_SOCKET,
     DEFAULT_STATE_DIR,
     DEFAULT_TABLE_NUMBERS,
@@ -20,29 +22,15 @@ from mcastd.model.settings import (
     TABLE_MAX,
     TABLES_MAX,
     Listen,
+    Remote,
     Settings,
 )
 from mcastd.sources.daemon import Wanted, check_sections, marks_of
 from mcastd.sources.document import Document, read_document
 from mcastd.sources.faults import BadConfiguration, Fault, Path, key_text
 
-DEFAULT_CONFIG = "/etc/mcastd/mcastd.toml"
-"""Read where it exists and no other file is named."""
-
 LISTENS_MAX = 64
 """Sockets of the API; with the other limits here, the settings fit into one message of the channel."""
-
-
-class Flags(NamedTuple):
-    """The command line of `mcastd serve`; None = not given."""
-
-    config: str | None = None
-    listen: list[str] | None = None
-    state_dir: str | None = None
-    metrics: str | None = None
-    user: str | None = None
-    log_level: str | None = None
-    action: str | None = None
 
 
 class _Found(NamedTuple):
@@ -100,14 +88,6 @@ class _Origin(NamedTuple):
         return f"{self.document.place(self.path)}: {key_text(self.path)}"
 
 
-def config_path(flag: str | None, environment: Mapping[str, str]) -> str | None:
-    """The file that is to be read: the one named, or the default one if that exists."""
-    named = flag if flag is not None else environment.get("MCASTD_CONFIG") or None
-    if named is None and os.path.exists(DEFAULT_CONFIG):  # noqa: PTH110 - see keeper: pathlib costs the small process memory
-        return DEFAULT_CONFIG
-    return named
-
-
 def load_settings(flags: Flags, environment: Mapping[str, str]) -> Settings:
     """Everything put together and checked; CannotRun if anything can't be."""
     file = _File(config_path(flags.config, environment))
@@ -125,8 +105,13 @@ def load_settings(flags: Flags, environment: Mapping[str, str]) -> Settings:
 
     user = find("user", "")
     identity = _identity(user)
+    listens, remotes = _listens(flags, environment, file, identity)
+    if file.path is None and any(remote.cert for remote in remotes):
+        text = "a listener with TLS lets in whom a [[principal]] names, and there is no configuration file: write one"
+        raise CannotRun(EX_CONFIG, f"{text} ({DEFAULT_CONFIG}, or --config FILE)")
     return Settings(
-        listens=_listens(flags, environment, file, identity),
+        listens=listens,
+        remotes=remotes,
         state_dir=_directory(find("state_dir", DEFAULT_STATE_DIR)),
         user=identity.user,
         uid=identity.uid,
@@ -135,9 +120,10 @@ def load_settings(flags: Flags, environment: Mapping[str, str]) -> Settings:
         metrics=metrics_addresses(find("metrics", ""), file.section("metrics"), lambda *path: file.origin("metrics", *path)),
         exposition=exposition(file.section("metrics"), file.path, lambda *path: file.origin("metrics", *path)),
         log_level=_log_level(find("log_level", "info")),
+        audit=_audit(file),
         limits=file.limits().all_limits(),
         tables=_tables(file),
-        config=os.path.abspath(file.path) if file.path is not None else "",  # noqa: PTH100 - see config_path
+        config=os.path.abspath(file.path) if file.path is not None else "",  # noqa: PTH100 - see mcastd/cli/flags.py
         action=_action(flags.action, file),
         marks=marks_of(file.content),
     )
@@ -157,25 +143,34 @@ def _identity(user: _Found) -> Identity:
         raise CannotRun(exc.exit_code, f"{user.origin}: {exc}") from exc
 
 
-def _listens(flags: Flags, environment: Mapping[str, str], file: _File, identity: Identity) -> tuple[Listen, ...]:
+def _listens(
+    flags: Flags, environment: Mapping[str, str], file: _File, identity: Identity
+) -> tuple[tuple[Listen, ...], tuple[Remote, ...]]:
+    """Sockets and TCP addresses; the default socket where nothing is said, or only TCP addresses are."""
     if flags.listen:
         listens = [parse_listen("--listen", text, identity) for text in flags.listen]
     elif environment.get("MCASTD_LISTEN"):
         listens = [parse_listen("MCASTD_LISTEN", text, identity) for text in split_addresses(environment["MCASTD_LISTEN"])]
     else:
         listens = _listens_of_file(file, identity)
-    if not listens:
-        listens = [Listen(DEFAULT_SOCKET)]
+    if not any(isinstance(one, Listen) for one in listens):
+        listens = [Listen(DEFAULT_SOCKET), *listens]
     if len(listens) > LISTENS_MAX:
         raise CannotRun(EX_CONFIG, f"{len(listens)} sockets are to be listened on: at most {LISTENS_MAX} can be, leave some out")
-    paths = [listen.path for listen in listens]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise CannotRun(EX_CONFIG, f"the socket {path} is listened on twice: leave one")
-    return tuple(listens)
+    addresses = [one.path if isinstance(one, Listen) else _target(one) for one in listens]
+    for address in addresses:
+        if addresses.count(address) > 1:
+            raise CannotRun(EX_CONFIG, f"the socket {address} is listened on twice: leave one")
+    sockets = tuple(one for one in listens if isinstance(one, Listen))
+    return sockets, tuple(one for one in listens if isinstance(one, Remote))
 
 
-def _listens_of_file(file: _File, identity: Identity) -> list[Listen]:
+def _target(remote: Remote) -> str:
+    """Address and port as gRPC listens on them: any address of one family means those of the other, too."""
+    return f"[::]:{remote.port}" if remote.host == "0.0.0.0" else remote.target
+
+
+def _listens_of_file(file: _File, identity: Identity) -> list[Listen | Remote]:
     listens = []
     for at, text in enumerate(file.daemon.get("listen", [])):
         origin = file.origin("daemon", "listen", at)
@@ -200,6 +195,13 @@ def _log_level(found: _Found) -> str:
     return found.value
 
 
+def _audit(file: _File) -> str:
+    value: str = file.daemon.get("audit", AUDITS[0])
+    if value not in AUDITS:
+        raise bad(file.origin("daemon", "audit"), value, f"choose {', '.join(AUDITS)}")
+    return value
+
+
 def _action(flag: str | None, file: _File) -> str:
     """The script's path: from the command line or the file, never from the environment, and never from the server."""
     found = _Found("default", "")
@@ -207,19 +209,21 @@ def _action(flag: str | None, file: _File) -> str:
         found = _Found("--action", flag)
     elif "action" in file.daemon:
         found = _Found(file.origin("daemon", "action"), file.daemon["action"])
-    path = found.value
-    if not path:
-        return ""
+    return check_action(found.origin, found.value) if found.value else ""
+
+
+def check_action(origin: object, path: str) -> str:
+    """The path of a program that the keeper may run; CannotRun if it is none."""
     if not path.startswith("/") or not path.isprintable():
-        raise bad(found.origin, path, "write the absolute path of a program")
+        raise bad(origin, path, "write the absolute path of a program")
     try:
-        info = os.stat(path)  # noqa: PTH116 - see config_path
+        info = os.stat(path)  # noqa: PTH116 - see mcastd/cli/flags.py
     except OSError as exc:
-        raise bad(found.origin, path, f"it can't be looked at: {exc.strerror}") from exc
+        raise bad(origin, path, f"it can't be looked at: {exc.strerror}") from exc
     if not stat.S_ISREG(info.st_mode) or not os.access(path, os.X_OK):
-        raise bad(found.origin, path, f"it is no program that can be executed: chmod +x {path}")
+        raise bad(origin, path, f"it is no program that can be executed: chmod +x {path}")
     if info.st_mode & stat.S_IWOTH:
-        raise bad(found.origin, path, f"everybody may write it, and it is run with privileges: chmod o-w {path}")
+        raise bad(origin, path, f"everybody may write it, and it is run with privileges: chmod o-w {path}")
     return path
 
 

@@ -10,10 +10,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from mcastd.cli.configuration import Flags, config_path, load_settings
+from mcastd.cli.flags import Flags, config_path
 from mcastd.keeper.failure import EX_CONFIG, EX_OSERR, CannotRun
 from mcastd.model.settings import Settings
-from mcastd.sources.faults import BadConfiguration
 
 
 class FaultyConfiguration(CannotRun):
@@ -27,10 +26,7 @@ class FaultyConfiguration(CannotRun):
 
 def load(flags: Flags, environment: Mapping[str, str]) -> Settings:
     """The settings; CannotRun if they, or anything in the file, can't be used."""
-    path = config_path(flags.config, environment)
-    if path is None:
-        return load_settings(flags, environment)
-    answer = _ask_child(path, flags, environment)
+    answer = _ask_child(config_path(flags.config, environment), flags, environment)
     if faults := answer.get("faults"):
         raise FaultyConfiguration(faults)
     if "failure" in answer:
@@ -38,15 +34,17 @@ def load(flags: Flags, environment: Mapping[str, str]) -> Settings:
     return Settings.from_json(answer["settings"])
 
 
-def check(path: str, flags: Flags, environment: Mapping[str, str]) -> Settings:
+def check(path: str | None, flags: Flags, environment: Mapping[str, str]) -> Settings:
     """The settings, where everything in the file is right; BadConfiguration with all that is wrong in it, or CannotRun."""
-    from mcastd.sources.config import read_configuration  # noqa: PLC0415 - the keeper has no use for it
+    from mcastd.cli.configuration import load_settings  # noqa: PLC0415 - the keeper has no use for it
+    from mcastd.sources.config import read_configuration  # noqa: PLC0415 - nor for that
 
-    read_configuration(path)
+    if path is not None:
+        read_configuration(path)
     return load_settings(flags, environment)
 
 
-def _ask_child(path: str, flags: Flags, environment: Mapping[str, str]) -> dict[str, Any]:
+def _ask_child(path: str | None, flags: Flags, environment: Mapping[str, str]) -> dict[str, Any]:
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -62,12 +60,14 @@ def _ask_child(path: str, flags: Flags, environment: Mapping[str, str]) -> dict[
         data = pipe.read()
     os.waitpid(child, 0)
     if not data:
-        raise CannotRun(EX_OSERR, f"the process that reads the configuration {path} has died: see its last message")
+        raise CannotRun(EX_OSERR, f"the process that reads the configuration {path or ''} has died: see its last message")
     answer: dict[str, Any] = json.loads(data)
     return answer
 
 
-def _answer(writer: int, path: str, flags: Flags, environment: Mapping[str, str]) -> None:
+def _answer(writer: int, path: str | None, flags: Flags, environment: Mapping[str, str]) -> None:
+    from mcastd.sources.faults import BadConfiguration  # noqa: PLC0415 - see check
+
     answer: dict[str, object]
     try:
         answer = {"settings": check(path, flags, environment).to_json()}

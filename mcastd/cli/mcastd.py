@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import mcastd
-from mcastd.cli.configuration import DEFAULT_CONFIG, Flags
+from mcastd.cli import apart, tls
+from mcastd.cli.flags import DEFAULT_CONFIG, Flags
 from mcastd.cli.loading import FaultyConfiguration, load
-from mcastd.keeper import privileges
+from mcastd.keeper import privileges, reexec
 from mcastd.keeper.failure import EX_OSERR, EX_USAGE, CannotRun
 from mcastd.keeper.keeper import Keeper
 from mcastd.keeper.process import SERVER_COMMAND
@@ -59,7 +60,9 @@ def parser() -> argparse.ArgumentParser:
     serve.add_argument("--user", metavar="NAME", help="user of the server process (default: mcastd, else nobody) [MCASTD_USER]")
     serve.add_argument("--action", metavar="PATH", help="program run when packets have made an entry, and after a reload")
     serve.add_argument("--log-level", metavar="LEVEL", help=f"{', '.join(LOG_LEVELS)} (default: info) [MCASTD_LOG_LEVEL]")
+    apart.add_commands(commands)
     _add_check(commands)
+    tls.add_command(commands)
     return top
 
 
@@ -75,27 +78,42 @@ def _add_check(commands: "argparse._SubParsersAction[_Parser]") -> None:
     check.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
 
 
+def _check(given: argparse.Namespace) -> int:
+    from mcastd.cli.check import check  # noqa: PLC0415 - the keeper has no use for it
+
+    return check(given.file, quiet=given.quiet)
+
+
+def _tls(given: argparse.Namespace) -> int:
+    from mcastd.cli.lab import run  # noqa: PLC0415 - of this command alone
+
+    return run(given)
+
+
+_ALONE = {"check": _check, "tls": _tls}
+"""Commands that start no daemon."""
+
+
 def main(arguments: Sequence[str] | None = None, *, server_command: Sequence[str] = SERVER_COMMAND) -> int:
     """Run the program and return its exit code; `server_command` is for tests of the keeper alone."""
     given = parser().parse_args(arguments)
-    if given.command == "check":
-        from mcastd.cli.check import check  # noqa: PLC0415 - the keeper has no use for it
-
-        return check(given.file, quiet=given.quiet)
-    logs.configure("keeper", "info")
+    if given.command in _ALONE:
+        return _ALONE[given.command](given)
+    logs.configure("server" if given.command == "server" else "keeper", "info")
     sys.excepthook = logs.log_uncaught
     try:
+        if given.command in apart.COMMANDS:
+            return apart.COMMANDS[given.command](given, os.environ)
         flags = Flags(given.config, given.listen, given.state_dir, given.metrics, given.user, given.log_level, given.action)
         settings = load(flags, os.environ)
         logs.configure("keeper", settings.log_level)
+        if reexec.trial_wanted(os.environ):
+            return reexec.trial_verdict(os.environ)
         privileges.check()
         Keeper(settings, server_command).run()
-    except FaultyConfiguration as exc:
-        for fault in exc.faults:
-            _log.critical("%s", fault)
-        _log.critical("%s", exc, extra={"exit_code": exc.exit_code})
-        return exc.exit_code
     except CannotRun as exc:
+        for fault in exc.faults if isinstance(exc, FaultyConfiguration) else ():
+            _log.critical("%s", fault)
         _log.critical("%s", exc, extra={"exit_code": exc.exit_code})
         return exc.exit_code
     except OSError as exc:

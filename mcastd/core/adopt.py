@@ -80,7 +80,7 @@ def kernel_paths(vifs: VifTable, forwarding: Forwarding) -> KernelPaths | None:
     index = {}
     for number in numbers:
         slot = vifs.slots[number]
-        if slot is None or slot.state is not VifState.ACTIVE:
+        if slot is None or slot.state not in {VifState.ACTIVE, VifState.RETIRING}:
             return None
         index[number] = slot.ifindex
     return index[parent], tuple(sorted((index[n], ttl) for n, ttl in oifs.items()))

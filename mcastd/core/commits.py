@@ -39,7 +39,7 @@ class Commits:
         work, joining = Work(growing=True), JoinWork()
         self._queue.push(work)
         desired = self._desired
-        desired.owners.update((o.name, o) for o in intent.owners)
+        turned = {owner.name for owner in intent.owners if desired.put_owner(owner)}
         for said in intent.settings:
             desired.settings[said.interface, said.owner] = said
             if said.silent:
@@ -53,6 +53,7 @@ class Commits:
         work.add(self._learned_under(key for key in self._changed(intent) if is_template_key(key)))
         desired.put_joins(intent)
         yield from self._joins.commit(intent, joining)
+        yield from self._staleness(turned, intent.refreshed)
         work.joins = None if joining.finished else joining
         self._queue.complete(work)
         return work
@@ -90,6 +91,18 @@ class Commits:
             self._sources.uncovered(part_keys)
             work.add(part_keys)
             self._queue.grown(work)
+            yield
+
+    def _staleness(self, turned: set[str], refreshed: dict[bytes, int]) -> Generator[None, None, None]:
+        """Tell of routes that are stale now, or no longer."""
+        keys = [key for owner in turned for key in self._desired.session_keys(owner)]
+        for at in range(0, len(keys), BATCH):
+            self._feed.routes(keys[at : at + BATCH])
+            yield
+        keys = list(refreshed)
+        for at in range(0, len(keys), BATCH):
+            some = keys[at : at + BATCH]
+            self._feed.routes([key for key in some if self._desired.refresh(key, refreshed[key])])
             yield
 
     def _kernels_of(self, keys: Iterable[bytes]) -> dict[KernelTable, None]:

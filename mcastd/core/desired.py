@@ -4,7 +4,7 @@ A draft never touches the state below it, so a write that the disk refuses leave
 together (group commit).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from mcastd.model.address import Family
 from mcastd.model.join import JoinKey, JoinRecord
@@ -17,7 +17,7 @@ from mcastd.model.template import is_template_key
 class Desired:
     """What all owners want."""
 
-    __slots__ = ("by_group", "entries", "joins", "owners", "routes", "settings")
+    __slots__ = ("_fresh", "_written", "by_group", "entries", "joins", "owners", "routes", "settings")
 
     def __init__(self) -> None:
         """Nobody wants anything."""
@@ -27,6 +27,10 @@ class Desired:
         self.owners: dict[str, OwnerRecord] = {}
         self.entries: dict[str, int] = {}
         """Routes by owner."""
+        self._written: dict[str, dict[bytes, None]] = {}
+        """By owner: keys of the routes that its sessions have written. What becomes of one owner's costs nothing for others'."""
+        self._fresh: dict[str, int] = {}
+        """By owner: how many of them are of its present generation."""
         self.settings: dict[tuple[str, str], InterfaceSettings] = {}
         """By interface and owner."""
         self.joins: dict[JoinKey, JoinRecord] = {}
@@ -37,8 +41,12 @@ class Desired:
         self.owners = stored.owners
         self.settings = {key: said for key, said in stored.settings.items() if not said.silent}
         self.joins = stored.joins
+        for owner in stored.owners.values():
+            owner.generation = 2 if owner.syncing else 1
         for route in stored.routes.values():
             self.entries[route.owner] = self.entries.get(route.owner, 0) + 1
+            if route.session:
+                self._note(route)
             if isinstance(route, Template):
                 self.by_group.setdefault(group_key(route.key), {})[route.key] = None
 
@@ -49,6 +57,10 @@ class Desired:
         if isinstance(route, Template):
             self.by_group.setdefault(group_key(route.key), {})[route.key] = None
         entries = self.entries
+        if old is not None and old.session:
+            self._forget(old)
+        if route.session:
+            self._note(route)
         if old is None:
             entries[route.owner] = entries.get(route.owner, 0) + 1
         elif old.owner != route.owner:
@@ -61,12 +73,64 @@ class Desired:
         old = self.routes.pop(key, None)
         if old is not None:
             self.entries[old.owner] -= 1
+            if old.session:
+                self._forget(old)
             if isinstance(old, Template):
                 keys = self.by_group[group_key(key)]
                 del keys[key]
                 if not keys:
                     del self.by_group[group_key(key)]
         return old
+
+    def _note(self, route: Route) -> None:
+        owner = route.owner
+        self._written.setdefault(owner, {})[route.key] = None
+        if route.session == generation_of(self.owners.get(owner)):
+            self._fresh[owner] = self._fresh.get(owner, 0) + 1
+
+    def _forget(self, route: Route) -> None:
+        owner = route.owner
+        del self._written[owner][route.key]
+        if route.session == generation_of(self.owners.get(owner)):
+            self._fresh[owner] -= 1
+
+    def put_owner(self, owner: OwnerRecord) -> bool:
+        """Make it so; whether other routes of the owner are stale than before."""
+        old = self.owners.get(owner.name)
+        self.owners[owner.name] = owner
+        if not self._written.get(owner.name):
+            return False
+        if generation_of(old) != owner.generation:
+            self._fresh[owner.name] = 0
+        return old is None or (old.session == 0, old.generation) != (owner.session == 0, owner.generation)
+
+    def refresh(self, key: bytes, generation: int) -> bool:
+        """A session says again what it has said of a route; whether that was of an earlier generation."""
+        route = self.routes.get(key)
+        if route is None or not 0 < route.session < generation:
+            return False
+        self._forget(route)
+        route.session = generation
+        self._note(route)
+        return True
+
+    def stale(self, route: Route) -> bool:
+        """Whether its owner has yet to say that it still wants it."""
+        return route.session > 0 and is_stale(route.session, self.owners.get(route.owner))
+
+    def session_keys(self, owner: str) -> Collection[bytes]:
+        """Keys of the routes that the owner's sessions have written."""
+        return self._written.get(owner, {}).keys()
+
+    def session_entries(self, owner: str) -> int:
+        """How many routes the owner's sessions have written."""
+        return len(self.session_keys(owner))
+
+    def stale_entries(self, owner: str) -> int:
+        """How many of the owner's routes are stale."""
+        written, fresh = self.session_entries(owner), self._fresh.get(owner, 0)
+        record = self.owners.get(owner)
+        return written if record is None or not record.session else written - fresh
 
     def put_joins(self, intent: Intent) -> None:
         """The joins of an intent are in force."""
@@ -97,6 +161,16 @@ def effective(interface: str, said: Iterable[InterfaceSettings]) -> EffectiveSet
     return EffectiveSettings(interface, threshold, pinned_tables, discovery[2])
 
 
+def generation_of(owner: OwnerRecord | None) -> int:
+    """The generation of an owner's routes that are not stale while its session is up."""
+    return 1 if owner is None else owner.generation
+
+
+def is_stale(session: int, owner: OwnerRecord | None) -> bool:
+    """Whether what a session wrote in this generation is stale: the session has ended, or a replay has begun since."""
+    return owner is None or not owner.session or session < owner.generation
+
+
 def group_key(key: bytes) -> bytes:
     """Table, family, group and its prefix length of a template's key: what templates of one group have in common."""
     return key[:6] + key[7 : 11 if key[4] == Family.IPV4 else 23]
@@ -108,8 +182,10 @@ class Draft:
     __slots__ = (
         "_below",
         "_groups",
+        "_growth",
         "_joins",
         "_owners",
+        "_refreshed",
         "_routes",
         "_settings",
         "count",
@@ -127,6 +203,9 @@ class Draft:
         self._owners: dict[str, OwnerRecord] = {}
         self._settings: dict[tuple[str, str], InterfaceSettings] = {}
         self._joins: dict[JoinKey, JoinRecord | None] = {}
+        self._refreshed: dict[bytes, int] = {}
+        self._growth: dict[str, int] = {}
+        """By owner: routes more than below."""
         self.count = len(below.routes)
         self.joins_count = len(below.joins)
         self.revision = revision
@@ -149,6 +228,15 @@ class Draft:
                 yield route
         for changed in self._routes.values():
             if changed is not None:
+                yield changed
+
+    def session_routes(self, owner: str) -> Iterator[Route]:
+        """Routes that the owner's sessions have written."""
+        for key in self._below.session_keys(owner):
+            if key not in self._routes:
+                yield self._below.routes[key]
+        for changed in self._routes.values():
+            if changed is not None and changed.session and changed.owner == owner:
                 yield changed
 
     def join(self, key: JoinKey) -> JoinRecord | None:
@@ -177,6 +265,10 @@ class Draft:
         """The owner's record, as it stands; an owner nobody has seen is one at revision 0."""
         return self._owners.get(name) or self._below.owners.get(name) or OwnerRecord(name)
 
+    def generation(self, route: Route) -> int:
+        """Generation in which a session has written or refreshed a route; 0 = a unary call wrote it."""
+        return max(route.session, self._refreshed.get(route.key, 0)) if route.session else 0
+
     def settings(self, interface: str, owner: str) -> InterfaceSettings:
         """What this owner has set of this interface."""
         key = (interface, owner)
@@ -192,16 +284,23 @@ class Draft:
         keys = [key for key in {**self._below.settings, **self._settings} if key[0] == interface]
         return effective(interface, [self.settings(*key) for key in keys])
 
-    def absorb(self, intent: Intent, changed: dict[bytes, Route | None], grown: int) -> None:
-        """Let later writes of the draft see this one."""
+    def entries(self, owner: str) -> int:
+        """Routes of an owner."""
+        return self._below.entries.get(owner, 0) + self._growth.get(owner, 0)
+
+    def absorb(self, intent: Intent, changed: dict[bytes, Route | None], growth: Mapping[str, int]) -> None:
+        """Let later writes of the draft see this one; `growth`: routes that each owner has more."""
         self._routes.update(changed)
         for key in changed:
             if is_template_key(key):
                 self._groups.setdefault(group_key(key), {})[key] = None
         self._owners.update((o.name, o) for o in intent.owners)
+        self._refreshed.update(intent.refreshed)
         self._settings.update(((s.interface, s.owner), s) for s in intent.settings)
         self._absorb_joins(intent)
-        self.count += grown
+        for owner, by in growth.items():
+            self._growth[owner] = self._growth.get(owner, 0) + by
+            self.count += by
         self.intents.append(intent)
 
     def _absorb_joins(self, intent: Intent) -> None:

@@ -178,6 +178,11 @@ class Engine:
         kernel = self.roster.kernel_of(key)
         return key in self.desired.routes or (kernel is not None and key in kernel.actual)
 
+    def backlog(self) -> int:
+        """Keys that have not been compared with the kernel since they, or what they stand for, have changed; an estimate."""
+        under_way = self._turn.remaining + len(self.being_written()) if self._turn is not None and self._unanswered else 0
+        return self._queue.keys + under_way
+
     def being_written(self) -> set[bytes]:
         """Keys of the step under way: what the kernel has of them may be newer than `KernelTable.actual`."""
         return set().union(*(effect.keys for effect in self._step)) if self._unanswered else set()

@@ -59,6 +59,11 @@ class WorkQueue:
         """Works that are not done."""
         return len(self._works)
 
+    @property
+    def keys(self) -> int:
+        """Keys that have not had their turn."""
+        return sum(work.remaining for work in self._works)
+
     def push(self, work: Work) -> None:
         """Add a work at the end of the round."""
         self._works.append(work)

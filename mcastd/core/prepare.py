@@ -3,25 +3,25 @@
 Each function is a generator that yields between slices of BATCH items, so that the caller can let others run.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import replace
 
 from mcastd.core.configure import NOW, configure, count_routes_alone
-from mcastd.core.desired import Draft, group_key
-from mcastd.core.prepare_joins import JoinsDraft, prepare_joins
+from mcastd.core.desired import Draft
+from mcastd.core.local import Local
+from mcastd.core.prepare_joins import prepare_joins
+from mcastd.core.prepare_sessions import prepare_session
 from mcastd.model.effect import BATCH
-from mcastd.model.errors import McastdError, Problem, Reason
+from mcastd.model.errors import McastdError, Reason
 from mcastd.model.limits import JOINS_MAX
-from mcastd.model.record import InterfaceSettings, OwnerRecord, Pin
-from mcastd.model.route import Action, Oif, Paths, Route, Template
-from mcastd.model.template import key_text
+from mcastd.model.owner import KERNEL_OWNER
+from mcastd.model.record import InterfaceSettings, Pin
+from mcastd.model.route import Route
 from mcastd.model.write import (
-    Change,
     Configure,
     DeleteJoins,
     DeleteRoutes,
     Outcome,
-    Patch,
     PatchRoutes,
     PutJoins,
     PutRoutes,
@@ -33,9 +33,6 @@ from mcastd.model.write import (
     WriteOptions,
 )
 
-OIFS_MAX = 64
-"""Names and globs among the oifs of one route."""
-
 Preparation = Generator[None, None, Outcome]
 
 
@@ -44,7 +41,7 @@ def prepare(draft: Draft, write: Write, routes_max: int, joins_max: int = JOINS_
     options = write.options
     _check_preconditions(draft, options)
     outcome = Outcome()
-    local = _Local(draft, options, outcome)
+    local = Local(draft, options, outcome)
     match write:
         case PutRoutes():
             yield from _put(local, write.routes)
@@ -63,88 +60,12 @@ def prepare(draft: Draft, write: Write, routes_max: int, joins_max: int = JOINS_
             yield from configure(draft, local.joins, write, outcome)
         case PutJoins() | DeleteJoins() | RestoreJoins():
             yield from prepare_joins(local.joins, write)
+        case _:
+            yield from prepare_session(local, write)
     _finish(draft, local, routes_max, joins_max)
     if isinstance(write, Configure):
         count_routes_alone(outcome)
     return outcome
-
-
-class _Local:
-    """One write on top of a draft."""
-
-    __slots__ = ("changed", "draft", "groups", "joins", "options", "outcome", "surplus")
-
-    def __init__(self, draft: Draft, options: WriteOptions, outcome: Outcome) -> None:
-        self.draft = draft
-        self.options = options
-        self.outcome = outcome
-        self.changed: dict[bytes, Route | None] = {}
-        self.groups: dict[bytes, dict[bytes, None]] = {}
-        self.joins = JoinsDraft(draft, outcome)
-        self.surplus: Callable[[bytes], bool] = lambda _: False
-        """Whether the route of a key is deleted by this write, later on."""
-
-    def get(self, key: bytes) -> Route | None:
-        if key in self.changed:
-            return self.changed[key]
-        return self.draft.get(key)
-
-    def owned_by_other(self, index: int, route: Route) -> bool:
-        """Whether the caller may not touch it; then the item is refused."""
-        if route.owner == self.options.owner or self.options.take_over:
-            return False
-        remedy = "ask that owner, or take it over (take_over, needs admin access)"
-        text = f"{key_text(route.key)} belongs to owner {route.owner}: {remedy}"
-        self.outcome.refuse(index, Problem(Reason.OWNED_BY_OTHER, text, {"owner": route.owner}), route)
-        return True
-
-    def overlaps(self, index: int, route: Template) -> bool:
-        """Whether a shared tree would take all packets of a template, or is there already; then the item is refused."""
-        group = group_key(route.key)
-        keys = {other.key: None for other in self.draft.of_group(group)} | self.groups.get(group, {})
-        for key in keys:
-            other = self.get(key)
-            if key == route.key or self.surplus(key):
-                continue
-            if isinstance(other, Template) and (other.shared_tree or route.shared_tree):
-                tree, dead = (route, other) if route.shared_tree else (other, route)
-                text = (
-                    f"{key_text(dead.key)} is of the group of the shared tree {key_text(tree.key)}, which takes all its packets"
-                )
-                remedy = "delete one of the two, or use no shared tree"
-                metadata = {"owner": other.owner, "iif": other.paths.iif}
-                self.outcome.refuse(index, Problem(Reason.SHARED_TREE_OVERLAP, f"{text}: {remedy}", metadata), other)
-                return True
-        self.groups.setdefault(group, {})[route.key] = None
-        return False
-
-    def put(self, index: int, route: Route) -> None:
-        outcome, old = self.outcome, self.get(route.key)
-        if old is not None and old.same_intent(route):
-            outcome.unchanged += 1
-            outcome.kept.append((index, old))
-            return
-        if old is not None and self.owned_by_other(index, old):
-            return
-        if isinstance(route, Template) and self.overlaps(index, route):
-            return
-        if old is None:
-            outcome.created += 1
-            action = Action.CREATE
-        else:
-            outcome.updated += 1
-            action = Action.UPDATE
-        self.changed[route.key] = route
-        outcome.changes.append(Change(action, index, old, route))
-
-    def delete(self, index: int, key: bytes) -> None:
-        old = self.get(key)
-        if old is None:
-            self.outcome.unchanged += 1
-        elif not self.owned_by_other(index, old):
-            self.changed[key] = None
-            self.outcome.deleted += 1
-            self.outcome.changes.append(Change(Action.DELETE, index, old, None))
 
 
 def _check_preconditions(draft: Draft, options: WriteOptions) -> None:
@@ -157,43 +78,21 @@ def _check_preconditions(draft: Draft, options: WriteOptions) -> None:
         raise McastdError(Reason.REVISION_MISMATCH, text, now=owner.revision, owner=owner.name)
 
 
-def _put(local: _Local, routes: list[Route]) -> Generator[None]:
+def _put(local: Local, routes: list[Route]) -> Generator[None]:
     for index, route in enumerate(routes):
         local.put(index, route)
         if index % BATCH == BATCH - 1:
             yield
 
 
-def _patch(local: _Local, write: PatchRoutes) -> Generator[None]:
+def _patch(local: Local, write: PatchRoutes) -> Generator[None]:
     for index, patch in enumerate(write.patches):
-        old = local.get(patch.key)
-        if old is None:
-            text = f"{key_text(patch.key)} does not exist: a patch needs a route, put one first"
-            local.outcome.refuse(index, Problem(Reason.NOT_FOUND, text), None)
-        elif not local.owned_by_other(index, old):
-            oifs = patched(old.paths.oifs, patch)
-            if len(oifs) > OIFS_MAX:
-                text = f"{key_text(patch.key)} would have {len(oifs)} oifs, more than the {OIFS_MAX} allowed"
-                local.outcome.refuse(index, Problem(Reason.TOO_MANY_ITEMS, text, {"max": str(OIFS_MAX)}), old)
-            elif both := {oif.interface for oif in oifs} & {oif.interface[1:] for oif in oifs if oif.interface.startswith("!")}:
-                text = f"{key_text(patch.key)} would both name and exclude {min(both)}: remove one of the two"
-                local.outcome.refuse(index, Problem(Reason.INVALID_INTERFACE, text, {"interface": min(both)}), old)
-            else:
-                new = old.copy()
-                new.paths, new.owner = Paths(old.paths.iif, oifs), write.options.owner
-                local.put(index, new)
+        local.patch(index, patch)
         if index % BATCH == BATCH - 1:
             yield
 
 
-def patched(oifs: tuple[Oif, ...], patch: Patch) -> tuple[Oif, ...]:
-    """The oifs with some removed, by the name or glob they were added with, then some added or updated; sorted."""
-    by_name = {oif.interface: oif for oif in oifs if oif.interface not in patch.remove}
-    by_name.update((oif.interface, oif) for oif in patch.add)
-    return tuple(sorted(by_name.values()))
-
-
-def _delete(local: _Local, write: DeleteRoutes) -> Generator[None]:
+def _delete(local: Local, write: DeleteRoutes) -> Generator[None]:
     if write.keys is not None:
         for index, key in enumerate(write.keys):
             local.delete(index, key)
@@ -215,7 +114,7 @@ def _is_surplus(write: ReplaceRoutes, route: Route | None) -> bool:
     return not write.cookie or route.cookie == write.cookie
 
 
-def _replace(local: _Local, write: ReplaceRoutes) -> Generator[None]:
+def _replace(local: Local, write: ReplaceRoutes) -> Generator[None]:
     options, wanted = write.options, write.routes
     if not wanted and not write.allow_empty:
         text = "the set is empty, which would delete every route in the scope: say allow_empty if that is meant"
@@ -240,7 +139,7 @@ def _replace(local: _Local, write: ReplaceRoutes) -> Generator[None]:
             yield
 
 
-def _restore(local: _Local, write: Restore) -> Generator[None]:
+def _restore(local: Local, write: Restore) -> Generator[None]:
     local.surplus = dict.fromkeys(write.deletes).__contains__
     for at, route in enumerate(write.puts):
         if _untouched(local, write, route.key):
@@ -254,12 +153,12 @@ def _restore(local: _Local, write: Restore) -> Generator[None]:
             yield
 
 
-def _untouched(local: _Local, write: Restore, key: bytes) -> bool:
+def _untouched(local: Local, write: Restore, key: bytes) -> bool:
     """Whether a key still holds what the write has left there."""
     return write.after is None or local.get(key) is write.after.get(key)
 
 
-def _set_interface(local: _Local, write: SetInterface) -> None:
+def _set_interface(local: Local, write: SetInterface) -> None:
     """Say what is not said yet, or was overruled since; the revisions come when the write is finished."""
     draft, outcome = local.draft, local.outcome
     old, holds = draft.settings(write.interface, write.options.owner), draft.effective_settings(write.interface)
@@ -289,7 +188,7 @@ def _dated(said: InterfaceSettings, revision: int) -> InterfaceSettings:
     return replace(said, ttl_revision=ttl_revision, pins=pins, discovery_revision=discovery_revision)
 
 
-def _finish(draft: Draft, local: _Local, routes_max: int, joins_max: int) -> None:
+def _finish(draft: Draft, local: Local, routes_max: int, joins_max: int) -> None:
     """Check the limits, then let the draft have it."""
     outcome, options, intent = local.outcome, local.options, local.outcome.intent
     if options.all_or_nothing and outcome.refused:
@@ -300,13 +199,18 @@ def _finish(draft: Draft, local: _Local, routes_max: int, joins_max: int) -> Non
     if len(intent.puts) < len(changed):
         intent.deletes = [key for key, route in changed.items() if route is None]
     grown = outcome.created - outcome.deleted - local.joins.grown
+    growth = _growth(draft, local, grown)
+    _check_owner(draft, options, growth.get(options.owner, 0))
     if grown > 0 and draft.count + grown > routes_max:
         text = (
             f"{draft.count + grown} routes would be more than the {routes_max} allowed (setting routes_max): nothing was changed"
         )
         raise McastdError(Reason.ROUTE_LIMIT, text, limit=routes_max, would=draft.count + grown)
     local.joins.settle(intent, joins_max)
-    wanted = bool(intent) or options.epoch > draft.owner(options.owner).epoch
+    caller = local.record or draft.owner(options.owner)
+    if options.epoch > caller.epoch:
+        local.record = replace(caller, epoch=options.epoch)
+    wanted = intent or (local.record is not None and local.record != draft.owner(options.owner))
     if options.validate_only or not wanted:
         outcome.revision = draft.revision
         intent.clear()
@@ -318,22 +222,43 @@ def _finish(draft: Draft, local: _Local, routes_max: int, joins_max: int) -> Non
         record.revision = outcome.revision
     intent.settings = [_dated(said, outcome.revision) for said in intent.settings]
     _touch_owners(draft, local)
-    draft.absorb(intent, changed, grown)
+    draft.absorb(intent, changed, growth)
 
 
-def _touch_owners(draft: Draft, local: _Local) -> None:
-    """New revisions of the owners whose wishes change, and the caller's epoch."""
+def _growth(draft: Draft, local: Local, grown: int) -> dict[str, int]:
+    """How many routes more (or less) each owner has; `grown` are they all together."""
+    if not _may_touch_others(draft, local.options):
+        return {local.options.owner: grown}
+    growth: dict[str, int] = {}
+    for change in local.outcome.changes:
+        if change.problem is None:
+            for route, by in ((change.before, -1), (change.after, 1)):
+                if route is not None:
+                    growth[route.owner] = growth.get(route.owner, 0) + by
+    return growth
+
+
+def _may_touch_others(draft: Draft, options: WriteOptions) -> bool:
+    """Whether the write may change what another owner has."""
+    return options.take_over or draft.owner(KERNEL_OWNER).revision > 0
+
+
+def _check_owner(draft: Draft, options: WriteOptions, grown: int) -> None:
+    limit, owner = options.owner_routes_max, options.owner
+    if limit and grown > 0 and (would := draft.entries(owner) + grown) > limit:
+        text = f"owner {owner} would have {would} routes, more than its {limit} (routes_max of the principal)"
+        raise McastdError(Reason.ROUTE_LIMIT, f"{text}: nothing was changed", limit=limit, would=would, owner=owner)
+
+
+def _touch_owners(draft: Draft, local: Local) -> None:
+    """What is new of the caller, and the revisions of owners whose wishes change."""
     outcome, options, intent = local.outcome, local.options, local.outcome.intent
-    caller = draft.owner(options.owner)
+    records = {} if local.record is None else {options.owner: local.record}
     touched = set()
-    if intent:
+    if intent.changes:
         touched.add(options.owner)
-        if options.take_over:
+        if _may_touch_others(draft, options):
             touched.update(c.before.owner for c in outcome.changes if c.before is not None and c.problem is None)
     for name in sorted(touched):
-        intent.owners.append(OwnerRecord(name, draft.owner(name).epoch, outcome.revision))
-    if options.epoch > caller.epoch:
-        if options.owner in touched:
-            next(o for o in intent.owners if o.name == options.owner).epoch = options.epoch
-        else:
-            intent.owners.append(OwnerRecord(caller.name, options.epoch, caller.revision))
+        records[name] = replace(records.get(name) or draft.owner(name), revision=outcome.revision)
+    intent.owners = list(records.values())

@@ -8,7 +8,8 @@ from collections.abc import Generator
 from mcastd.core.desired import Draft
 from mcastd.model.effect import BATCH
 from mcastd.model.errors import McastdError, Reason
-from mcastd.model.join import JoinKey, JoinRecord
+from mcastd.model.join import JoinKey, JoinRecord, route_join_key
+from mcastd.model.owner import KERNEL_OWNER
 from mcastd.model.record import Intent
 from mcastd.model.write import DeleteJoins, JoinChange, Outcome, PutJoins, RestoreJoins
 
@@ -63,10 +64,20 @@ class JoinsDraft:
                 intent.join_puts.append(record)
             elif self._draft.join(key) is not None:
                 intent.join_deletes.append(key)
+        self._hand_over(intent)
         would = self._draft.joins_count + self.grown
         if self.grown > 0 and would > joins_max:
             text = f"{would} joins would be more than the {joins_max} allowed (setting joins_max): nothing was changed"
             raise McastdError(Reason.MEMBERSHIP_LIMIT, text, limit=joins_max, would=would)
+
+    def _hand_over(self, intent: Intent) -> None:
+        """What was found in the kernel, and had no owner, is that owner's who asks for just the same."""
+        if not self._draft.owner(KERNEL_OWNER).revision:
+            return
+        asked = [record.key for record in intent.join_puts] + [route_join_key(route) for route in intent.puts if route.join]
+        for found in dict.fromkeys(key._replace(owner=KERNEL_OWNER) for key in asked):
+            if found not in self._changed and self._draft.join(found) is not None:
+                intent.join_deletes.append(found)
 
 
 def prepare_joins(joins: JoinsDraft, write: PutJoins | DeleteJoins | RestoreJoins) -> Generator[None]:

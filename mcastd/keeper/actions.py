@@ -41,6 +41,26 @@ class Actions:
         theirs.close()
         self._sock, self._pid = ours, pid
 
+    @property
+    def handed(self) -> tuple[int, int] | None:
+        """Pid and channel of the process, for the next image of this one; None = there is none."""
+        return (self._pid, self._sock.fileno()) if self._sock is not None else None
+
+    def adopt(self, pid: int, channel: int) -> None:
+        """Take over the process from an earlier image of this one."""
+        self._sock, self._pid = socket.socket(fileno=channel), pid
+        self._sock.setblocking(False)
+
+    def abandon(self) -> None:
+        """Have the process end, which kills its script first, and don't wait for it."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def pids(self) -> set[int]:
+        """The process, which is waited for at the end alone."""
+        return {self._pid} if self._sock is not None else set()
+
     def run(self, body: bytes) -> None:
         """Have the script run with what a RUN_ACTION says, after those that wait; where too many do, it is left out."""
         if self._sock is None:

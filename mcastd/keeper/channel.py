@@ -33,6 +33,21 @@ FDS_MAX = 2
 RECORDS_MAX = 256
 """Upcall records in one message."""
 
+_ROOM = socket.CMSG_SPACE(253 * array("i").itemsize)
+"""For all the descriptors that one message can have (SCM_MAX_FD, include/net/scm.h): the kernel closes those that find none."""
+
+_QUEUE_MAX = 600
+"""More than the messages that may wait at one end: net.unix.max_dgram_qlen is 512, and SO_SNDBUF has no room for more."""
+
+PROTOCOL = 1
+"""Of what the messages mean; it goes up with every change. Keeper and server of different ones can't work together."""
+
+EX_PROTOCOL = os.EX_PROTOCOL
+"""76: exit code of a server that finds a keeper of another protocol."""
+
+EX_HANDED_OVER = 10
+"""Exit code of a server that has come by itself (`mcastd server`), when another has taken over."""
+
 _VERSION = 1
 _HEADER = struct.Struct("!BBHI")
 _RECORD = struct.Struct("!IBBH16s16sdB8s")
@@ -49,7 +64,7 @@ class Message(IntEnum):
     """All that is ever said on the channel."""
 
     HELLO = 1
-    """Keeper: settings and how many SOCKET messages follow; the first message to each server."""
+    """Keeper: settings and how many SOCKET messages follow; what a server has waited for since PREPARE."""
     SOCKET = 2
     """Keeper: table, family, VIF map, and the multicast routing socket itself."""
     UPCALLS = 3
@@ -86,7 +101,21 @@ class Message(IntEnum):
     RUN_ACTION = 18
     """Server: run the action script with this reason and environment, after those that wait."""
     RELOAD = 19
-    """Keeper: it was asked (SIGHUP) to have the configuration read again."""
+    """Keeper: it was asked (SIGHUP) to have the configuration read again; the number of a request tells one from the next."""
+    PREPARE = 20
+    """Keeper: its protocol, the settings, the server's seat; the first message to each server, which is to prepare itself."""
+    PREPARED = 21
+    """Server: it waits for HELLO; its protocol, the tables it wants, and whether it takes over or only stands by."""
+    TELL_TEMPLATES = 30
+    """Server: tell some of the templates in force of a table and family, from a place on (keeper/templates.py)."""
+    HAND_OVER = 22
+    """Keeper: end in order and leave everything to the server in this seat; the end of the channel says that it is done."""
+    PING = 26
+    """Keeper: answer with the same number when event loop, executor and the kernel's socket have all had a turn."""
+    PONG = 27
+    """Server: they have."""
+    NOTIFY = 28
+    """Server: how it does, in words for the service manager; whether it reads its configuration; the last RELOAD that is done."""
 
 
 class ChannelError(Exception):
@@ -293,24 +322,31 @@ class Channel:
 
     def receive(self) -> Frame | None:
         """The next message, None at the end; BlockingIOError if a non-blocking channel has none now."""
-        data, control, flags, _ = self._sock.recvmsg(
-            MESSAGE_MAX, socket.CMSG_SPACE(FDS_MAX * array("i").itemsize), socket.MSG_CMSG_CLOEXEC
-        )
+        data, control, flags, _ = self._sock.recvmsg(MESSAGE_MAX, _ROOM, socket.MSG_CMSG_CLOEXEC)
         fds = _descriptors(control)
         try:
             return _whole(data, flags, fds)
         except ChannelError:
-            close_all(fds)
+            discard(fds)
             raise
 
+    def hang_up(self) -> None:
+        """Have both ends read the end; ours stays open until it is closed. OSError if the other end is gone."""
+        self._sock.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
-        """Close this end; the other reads the end."""
+        """Close this end; the other reads the end. Descriptors on their way here are discarded: it would wait for them."""
+        with contextlib.suppress(OSError):  # nothing is left
+            self._sock.shutdown(socket.SHUT_RD)
+            for _ in range(_QUEUE_MAX):
+                _, control, _, _ = self._sock.recvmsg(1, _ROOM, socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC)
+                discard(_descriptors(control))
         self._sock.close()
 
 
 def _whole(data: bytes, flags: int, fds: tuple[int, ...]) -> Frame | None:
     """What recvmsg gave, if it is all of a message; no bytes at all are the end."""
-    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or len(fds) > FDS_MAX:
         raise ChannelError("a message is longer, or has more descriptors, than any in the list")
     return decode(data, fds) if data or fds else None
 
@@ -321,6 +357,18 @@ def _descriptors(control: Iterable[tuple[int, int, bytes]]) -> tuple[int, ...]:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
     return tuple(fds)
+
+
+def discard(fds: Iterable[int]) -> None:
+    """Close what somebody else has sent, and not wait for it: close() of a TCP socket may last as long as its SO_LINGER says."""
+    for fd in fds:
+        try:
+            sock = socket.socket(fileno=fd)
+        except OSError:
+            close_all((fd,))  # it is no socket
+            continue
+        with contextlib.suppress(OSError), sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes(8))
 
 
 def close_all(fds: Iterable[int]) -> None:

@@ -8,9 +8,10 @@ import socket
 import struct
 from array import array
 
+from mcastd.keeper.fdstore import NoShelf, Shelf
 from mcastd.model.address import Family
 from mcastd.model.errors import KernelRefused, McastdError, Reason
-from mcastd.model.router_discovery import CONTROL_KIND, TYPES, Message
+from mcastd.model.router_discovery import CONTROL_KIND, CONTROL_NUMBER_MAX, TYPES, Message
 
 KINDS = (CONTROL_KIND,)
 """All kinds. Router discovery's sends to all snoopers, and receives solicitations where it has joined the routers' group."""
@@ -37,6 +38,21 @@ class Controls:
     def __init__(self) -> None:
         """None is open."""
         self._sockets: dict[tuple[str, Family, int], socket.socket] = {}
+        self._shelf: Shelf = NoShelf()
+
+    def put_on(self, shelf: Shelf) -> None:
+        """Have copies of all sockets, and of those to come, outlive the process."""
+        self._shelf = shelf
+        for key, sock in self._sockets.items():
+            shelf.add(socket_name(*key), sock.fileno())
+
+    def descriptors(self) -> list[tuple[str, int]]:
+        """All by name."""
+        return [(socket_name(*key), sock.fileno()) for key, sock in self._sockets.items()]
+
+    def adopt(self, kind: str, family: Family, number: int, sock: socket.socket) -> None:
+        """Take over a socket that an earlier process has opened."""
+        self._sockets[kind, family, number] = sock
 
     def open(self, kind: str, family: Family, number: int) -> socket.socket:
         """The socket, opened if it is not yet; it stays the keeper's.
@@ -46,13 +62,30 @@ class Controls:
         sock = self._sockets.get((kind, family, number))
         if sock is None:
             sock = self._sockets[kind, family, number] = _open_router_discovery(family)
+            self._shelf.add(socket_name(kind, family, number), sock.fileno())
         return sock
 
     def close_all(self) -> None:
         """Close the keeper's copies: what they have joined is left, unless a server still holds its own."""
-        for sock in self._sockets.values():
+        for key, sock in self._sockets.items():
+            self._shelf.remove(socket_name(*key))
             sock.close()
         self._sockets.clear()
+
+
+def socket_name(kind: str, family: Family, number: int) -> str:
+    """Name under which a control socket is kept."""
+    return f"{kind}{family.value}-{number}"
+
+
+def read_name(name: str) -> tuple[str, Family, int] | None:
+    """Kind, family and number of a control socket by its name; None = it is none's."""
+    for kind in KINDS:
+        for family in Family:
+            digits = name.removeprefix(f"{kind}{family.value}-")
+            if digits != name and digits.isascii() and digits.isdigit() and int(digits) <= CONTROL_NUMBER_MAX:
+                return kind, family, int(digits)
+    return None
 
 
 def _open_router_discovery(family: Family) -> socket.socket:

@@ -7,6 +7,7 @@ import errno
 import logging
 import sys
 import time
+from itertools import islice
 
 from mcastd.keeper.channel import NO_TEMPLATE
 from mcastd.keeper.templates import FIRST, LAST, PART
@@ -19,10 +20,19 @@ from mcastd.model.template import TemplateAction, TemplateChange, TemplateIndex,
 RELEASES_MAX = 1000
 """Stray packets let go in a second; those beyond it wait in the kernel until it gives up on them, 10 s later."""
 
+LEARNED_MAX = 2**32 - 1
+"""What the messages that tell of a template can say of its learned entries."""
+
 WAITING_MAX = 1000
 """Packets without an answer that may be left waiting in the kernel in 10 s; those beyond it are let go. The kernel walks through
 all that wait for each packet of a new source and each new entry (ipmr_cache_unresolved, ipmr_mfc_add): with 20,000 of them a
 packet takes it half a millisecond (measured)."""
+
+LATELY = 1.0
+"""Seconds after an answer in which another upcall of its (S,G) says that a packet is stuck, see `FastPath._stuck`."""
+
+LATELY_MAX = 1024
+"""Answers that are remembered for it."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,7 +83,11 @@ class FastPath:
         self._releases_since = 0.0
         self._waiting = 0
         self._waiting_since = 0.0
+        self._lately: dict[bytes, float] = {}
+        """When entries were made, by their keys; the last LATELY_MAX."""
         self._where = {"table": table, "family": family.name}
+        self.made: dict[bytes, int] = {}
+        """Learned entries by the name of their template, made since somebody has looked."""
 
     def __len__(self) -> int:
         """Templates in force."""
@@ -99,8 +113,10 @@ class FastPath:
 
     def _install(self, key: bytes, held: Held, vif: int, done: Answer) -> Answer:
         if not self._counters(self._fd, 1, key, self._values, self._errno):
-            return Answer.PRESENT
-        if held.learned >= held.cap:
+            if not self._stuck(key):
+                return Answer.PRESENT
+            self._delete(self._fd, 1, key, self._errno)
+        elif held.learned >= held.cap:
             self._leave_waiting(key, vif)
             return Answer.CAPPED
         if self._program(self._fd, 1, key, held.packed(vif), self._errno):
@@ -110,7 +126,25 @@ class FastPath:
             )
             return Answer.REFUSED
         held.learned += 1
+        self.made[held.name] = self.made.get(held.name, 0) + 1
+        self._remember(key)
         return done
+
+    def _stuck(self, key: bytes) -> bool:
+        """Whether a packet of an (S,G) waits although its entry is there, and would until the kernel gives up on it.
+
+        One that looks for the entry just before it is made, and queues up just after all that waited was let go, waits by itself
+        and calls again (ip_mr_input, ipmr_mfc_add). Only a new entry lets it go: replacing one does not look at what waits.
+        While the entry is there no other upcall of its (S,G) comes: so just after our own answer it can be nothing else.
+        """
+        made_at = self._lately.get(key)
+        return made_at is not None and time.monotonic() - made_at < LATELY
+
+    def _remember(self, key: bytes) -> None:
+        self._lately.pop(key, None)
+        if len(self._lately) >= LATELY_MAX:
+            del self._lately[next(iter(self._lately))]
+        self._lately[key] = time.monotonic()
 
     def _let_stray_go(self, key: bytes, vif: int) -> None:
         """Let a stray packet go where it can't be said on which VIF the others will come in."""
@@ -143,6 +177,29 @@ class FastPath:
             self._program(self._fd, 1, key, vif.to_bytes(2, sys.byteorder) + self._nowhere, self._errno)
             self._delete(self._fd, 1, key, self._errno)
 
+    def tell(self, first: int, count: int) -> list[TemplateChange]:
+        """Some of the templates in force, in the order in which they came."""
+        part = map(self.template, islice(self._held, first, first + count))
+        return [template for template in part if template is not None]
+
+    @property
+    def staging(self) -> int:
+        """How many templates of a whole set wait for its last part."""
+        return len(self._staged)
+
+    def abandon(self) -> None:
+        """The server is gone that was about to send the rest of a set."""
+        self._staged = []
+
+    def keys(self) -> list[TemplateKey]:
+        """Keys of all templates in force."""
+        return list(self._held)
+
+    def template(self, key: TemplateKey) -> TemplateChange | None:
+        """A template in force, with the count of its learned entries now."""
+        held = self._held.get(key)
+        return TemplateChange(key, held.name, held.action, held.learned, held.cap) if held is not None else None
+
     def take(self, flags: int, templates: list[TemplateChange]) -> None:
         """Take changes, or a part of a whole set; with the last part the set is in force."""
         if not flags & PART:
@@ -166,7 +223,7 @@ class FastPath:
         for name, count in counts:
             held = self._by_name.get(name)
             if held is not None:
-                held.learned = max(0, held.learned + count)
+                held.learned = min(max(0, held.learned + count), LEARNED_MAX)
 
     def _put(self, template: TemplateChange) -> None:
         if template.action is None:

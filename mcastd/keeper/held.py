@@ -11,7 +11,8 @@ import socket
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mcastd.keeper.channel import ChannelError, Message, close_all, encode
+from mcastd.keeper.channel import ChannelError, Message, discard, encode
+from mcastd.keeper.fdstore import NoShelf, Shelf
 from mcastd.model.errors import McastdError, Reason
 
 HELD_MAX = 4096
@@ -48,6 +49,26 @@ class Held:
         self._most = most
         self._held: dict[str, _One] = {}
         self._characters = 0
+        self._shelf: Shelf = NoShelf()
+
+    def put_on(self, shelf: Shelf) -> None:
+        """Have copies of all, and of what is to come, outlive the process."""
+        self._shelf = shelf
+        for name, one in self._held.items():
+            shelf.add(name, one.sock.fileno(), spare=True)
+
+    def descriptors(self) -> list[tuple[str, int]]:
+        """All by name."""
+        return [(name, one.sock.fileno()) for name, one in self._held.items()]
+
+    def names(self) -> list[str]:
+        """Names of all."""
+        return list(self._held)
+
+    def note(self, name: str) -> str | None:
+        """The note of what is held under a name."""
+        one = self._held.get(name)
+        return one.note if one is not None else None
 
     def __len__(self) -> int:
         """How many."""
@@ -63,16 +84,18 @@ class Held:
             self._check(request, old, len(fds))
             sock = old.sock if old is not None else _udp_socket(fds[0])
         except McastdError:
-            close_all(fds)
+            discard(fds)
             raise
         self._characters += len(request.note) - (len(old.note) if old is not None else 0)
         self._held[request.name] = _One(sock, request.note)
+        self._shelf.add(request.name, sock.fileno(), spare=True)
 
     def drop(self, name: str) -> None:
         """Close what is held under a name, if anything is."""
         one = self._held.pop(name, None)
         if one is not None:
             self._characters -= len(one.note)
+            self._shelf.remove(name)
             one.sock.close()
 
     def messages(self) -> Iterator[tuple[bytes, int]]:

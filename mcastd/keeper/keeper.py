@@ -3,29 +3,37 @@
 One thread, one selector, nothing that blocks. It parses the kernel's upcalls and the server's messages, nothing else.
 """
 
-import gc
 import logging
 import os
-import resource
-import select
 import selectors
 import signal
 import time
 from collections.abc import Callable, Sequence
 
-from mcastd.keeper import privileges
-from mcastd.keeper.activation import take_listening
-from mcastd.keeper.channel import ChannelError, Message, encode, vif_map_values
+import mcastd
+from mcastd.keeper import privileges, reexec, scheduling
+from mcastd.keeper.adoption import adopt
+from mcastd.keeper.channel import ChannelError, Message, encode
+from mcastd.keeper.door import Door, DoorAddress
 from mcastd.keeper.ending import Backoff, Ending
-from mcastd.keeper.failure import EX_CONFIG, EX_NOPERM, EX_OSERR, EX_UNAVAILABLE, CannotRun
+from mcastd.keeper.failure import EX_CONFIG, CannotRun
+from mcastd.keeper.fdstore import FdStore
+from mcastd.keeper.handing import Outside, make_handover, start_actions, take_given, take_places, take_server
+from mcastd.keeper.hello import say_hello
+from mcastd.keeper.memory import Memory, Parts, new_run
 from mcastd.keeper.notify import Notifier
+from mcastd.keeper.opening import open_tables
 from mcastd.keeper.outbox import Outbox
 from mcastd.keeper.places import Places
-from mcastd.keeper.process import SERVER_COMMAND, ServerProcess, inherit_nothing, status_text
+from mcastd.keeper.process import SERVER_COMMAND, Server, ServerProcess, inherit_nothing, status_text
+from mcastd.keeper.reaper import Reaper
+from mcastd.keeper.reexec import Handover, Reexecution
 from mcastd.keeper.requests import Requests
-from mcastd.keeper.signals import RELOADING, Signals
+from mcastd.keeper.signals import REEXECUTING, RELOADING, UPGRADING, Signals
+from mcastd.keeper.succession import NEWCOMERS_MAX, Succession, prepare_message
+from mcastd.keeper.supervision import Supervision
 from mcastd.keeper.tables import Tables
-from mcastd.model.errors import McastdError, Reason
+from mcastd.model.errors import McastdError
 from mcastd.model.settings import Settings
 
 UNANSWERED_MAX = 64
@@ -37,40 +45,35 @@ SERVER_UMASK = 0o077
 FRAMES_MAX = 16
 """Messages taken from the server before the kernel's sockets have their turn."""
 
-FIFO_PRIORITY = 10
-"""Of 1 to 99: above no kernel thread that matters, before every ordinary process."""
-
-FILES_MAX = 65_536
-"""Open files that keeper and server may have, where the hard limit allows it."""
-
-TABLES_PATIENCE = 5.0
-"""Seconds that a table may be taken at the start: the server of a killed keeper needs up to 3 to end its calls."""
-
-_TABLES_RETRY = 0.1
-
-_EXIT_CODES = {Reason.MROUTE_SOCKET_BUSY: EX_UNAVAILABLE, Reason.NOT_ALLOWED: EX_NOPERM}
-
 _log = logging.getLogger(__name__)
 
 
 class Keeper:
     """One run of the daemon, from the locks to the end."""
 
-    def __init__(self, settings: Settings, command: Sequence[str] = SERVER_COMMAND) -> None:
-        """Remember what to do; `command` starts the server."""
+    def __init__(self, settings: Settings, command: Sequence[str] = SERVER_COMMAND, door: DoorAddress | None = None) -> None:
+        """Remember what to do; `command` starts the server, unless there is a door at which servers come by themselves."""
         self._settings = settings
         self._command = tuple(command)
         self._selector = selectors.DefaultSelector()
         self._outbox = Outbox()
-        self._tables = Tables(self._selector, self._outbox)
-        self._requests = Requests(self._tables, self._outbox, self._on_ready, self._on_shutdown_wanted)
-        self._notifier = Notifier()
+        self._tables = Tables(self._selector, self._outbox, 2 * settings.limits.routes_max)
+        self._supervision = Supervision(self._outbox, Notifier(), os.environ)
+        self._reports = self._supervision.reports
+        self._requests = Requests(self._tables, self._outbox, self._on_ready, self._on_shutdown_wanted, self._supervision.hear)
         self._backoff = Backoff()
-        self._started_at, self._started_monotonic = time.time(), time.monotonic()
-        self._starts = 0
+        self._reexecution = Reexecution(self._selector)
+        self._reaper = Reaper(lambda: self._requests.actions.pids() | self._reexecution.pids(), time.monotonic())
+        parts = Parts(self._tables, self._requests.held, self._requests.rules, self._requests.controls)
+        self._memory = Memory(FdStore(os.environ), parts, new_run())
+        self._requests.remember = self._memory.record
         self._served = False
         """Whether any server was ready: what is set can be used then, or could."""
-        self._server: ServerProcess | None = None
+        self._server: Server | None = None
+        """The one that serves, or will once it has started."""
+        self._succession = Succession(self._selector, settings, self._hand_over)
+        self._door_address = door
+        self._door: Door | None = None
         self._start_at: float | None = None
         """When to start a server; None = one runs, or none shall."""
         self._listening: tuple[int, ...] = ()
@@ -82,27 +85,29 @@ class Keeper:
         """Run until somebody ends it; CannotRun if it can't start, or not go on."""
         signals = Signals()
         try:
-            self._listening = take_listening(os.environ)
+            handed, named, self._listening = take_given(os.environ)
             inherit_nothing()
-            _raise_file_limit()
+            scheduling.raise_file_limit()
             privileges.set_groups(self._settings)
-            if self._settings.action:
-                self._requests.actions.start(self._settings.action)
-            places = Places(self._settings)
+            start_actions(self._requests.actions, self._settings.action, handed)
+            self._settings, places = take_places(self._settings, self._door_address, handed, restarted=bool(named))
+            self._door = places if isinstance(places, Door) else None
+            self._succession = Succession(self._selector, self._settings, self._hand_over)
             os.umask(SERVER_UMASK)
             try:
-                if self._open_tables(signals):
+                scheduling.take_priority()  # Upcalls wait from the moment that there is a socket.
+                adopt(named, self._memory, *((None,) if handed is None else (handed.stored, handed.removals)))
+                if open_tables(self._tables, self._settings, signals):
                     places.keep()
-                    _take_priority()
+                    scheduling.take_priority()
                     privileges.reduce(self._settings)
                     self._selector.register(signals, selectors.EVENT_READ, lambda: self._on_signals(signals))
-                    self._start_at = time.monotonic()
-                    self._loop()
+                    self._invite()
+                    if handed is not None:
+                        self._resume(handed)
+                    self._loop(lambda: self._reexecute(signals, places))
             finally:
-                self._tables.close_all()
-                self._requests.controls.close_all()
-                self._requests.held.close_all()
-                self._requests.rules.delete_all()
+                self._memory.end()
                 places.leave()
         finally:
             self._requests.actions.close()
@@ -111,85 +116,155 @@ class Keeper:
             raise self._failure
         _log.info("the daemon has ended")
 
-    def _open_tables(self, signals: Signals) -> bool:
-        """Open all tables of the start; False if asked to end while they were taken."""
-        give_up_at, waiting = time.monotonic() + TABLES_PATIENCE, False
-        while True:
-            try:
-                self._tables.open_default()
-                for table in self._settings.tables:
-                    self._tables.open(table)
-            except McastdError as exc:
-                self._tables.close_all()
-                if exc.reason is not Reason.MROUTE_SOCKET_BUSY or time.monotonic() >= give_up_at:
-                    raise CannotRun(_EXIT_CODES.get(exc.reason, EX_OSERR), str(exc)) from exc
-                if not waiting:
-                    _log.warning(
-                        "waiting for whoever holds the table to end, such as the server of a killed daemon",
-                        extra={**exc.problem.metadata, "seconds": TABLES_PATIENCE},
-                    )
-                waiting = True
-            else:
-                return True
-            select.select([signals], [], [], _TABLES_RETRY)
-            for number in signals.take():
-                if number in RELOADING:
-                    continue  # It will be read in a moment.
-                _log.info("asked to end before the start", extra={"signal": number.name})
-                return False
+    def _resume(self, handed: Handover) -> None:
+        """Go on with the server of the image before."""
+        self._outbox.take_over(handed.records, handed.losses)
+        self._tables.lost_before(handed.lost)
+        if handed.reloads is not None:
+            self._served = True
+            self._reports.resume(handed.reloads)
+        if handed.server is not None:
+            self._start_at = None
+            self._server = server = take_server(handed.server)
+            if server.pidfd is not None:
+                self._selector.register(server.pidfd, selectors.EVENT_READ, lambda: self._on_server_end(server))
+            self._supervision.follow(server)
+        away = round(time.monotonic() - handed.left_at, 3)
+        _log.info("the keeper is re-executed", extra={"version": mcastd.__version__, "away_seconds": away})
 
-    def _loop(self) -> None:
+    def _reexecute(self, signals: Signals, places: Door | Places) -> None:
+        """Become the program as it is now, if nothing is on its way to the server or from a signal; otherwise a little later."""
+        server = self._server
+        self._succession.dismiss()
+        if self._stopping or self._succession or not self._outbox.quiet or (server is not None and server.ending is not None):
+            return
+        signals.keep_out()
+        try:
+            self._memory.ensure()
+            outside = Outside(places, self._listening, self._requests.actions, self._server)
+            reloads = self._reports.reloads if self._served else None
+            if not signals.waiting():
+                reexec.execute(make_handover(self._settings, outside, self._memory, self._outbox, reloads))
+        except OSError as exc:
+            self._reexecution.refuse(exc.strerror or str(exc))
+        finally:
+            signals.let_in()
+
+    def _loop(self, reexecute: Callable[[], None]) -> None:
         while True:
             now = time.monotonic()
             self._keep_times(now)
-            if self._server is None and self._start_at is None:
+            if self._server is None and self._start_at is None and not self._succession and self._door is None:
                 return
             self._flush()
+            if self._reexecution.ready:
+                reexecute()
             for key, _ in self._selector.select(self._timeout(now)):
                 if self._selector.get_map().get(key.fd) is key:  # an earlier event of this round may have closed it
                     callback: Callable[[], object] = key.data
                     callback()
 
     def _timeout(self, now: float) -> float | None:
-        times = (self._start_at, self._server.next_step_at() if self._server else None)
+        ending = self._server.next_step_at() if self._server else None
+        parts = self._succession.next_at(), self._supervision.next_at(), self._memory.next_at(), self._reaper.next_at()
+        times = (self._start_at, ending, self._reexecution.next_at(), *parts)
         return min((max(0.0, at - now) for at in times if at is not None), default=None)
 
     def _keep_times(self, now: float) -> None:
+        self._supervision.keep_times(now)
+        self._memory.keep_times(now)
+        self._reexecution.keep_times(now)
+        self._reaper.keep_times(now)
         if self._start_at is not None and self._start_at <= now:
             self._start_at = None
             self._start_server(now)
-        if self._server is not None and self._server.ending is not None:
-            for number in self._server.ending.due(now):
-                _log.warning("the server has not ended yet", extra={"pid": self._server.pid, "signal": number.name})
-                self._server.kill(number)
+        serving = () if self._server is None else (self._server,)
+        for server in (*serving, *self._succession.servers()):
+            for number in server.ending.due(now) if server.ending is not None else ():
+                _log.warning("the server has not ended yet", extra={"pid": server.pid, "signal": number.name})
+                server.kill(number)
+        self._succession.keep_times(now)
+
+    def _invite(self) -> None:
+        """Have a server come: started at once, or let in at the door."""
+        if self._door is None:
+            self._start_at = time.monotonic()
+        else:
+            self._door.open(self._selector, self._let_in)
+
+    def _let_in(self, server: Server) -> str | None:
+        """Take a server that has come by itself, or say why not."""
+        if self._succession.newcomers >= NEWCOMERS_MAX:
+            return f"{NEWCOMERS_MAX} servers wait already"
+        _log.info("a server has come", extra={"pid": server.pid})
+        self._succession.prepare(server, self._server, server.started_at)
+        return None
 
     def _start_server(self, now: float) -> None:
         try:
-            server = ServerProcess(self._command, now, self._listening)
+            self._server = server = self._spawn(now)
         except OSError as exc:
             self._start_again(now, 0.0, "the server can't be started", {"error": exc.strerror, "program": self._command[0]})
             return
-        self._server = server
-        self._starts += 1
+        self._outbox.add_message(prepare_message(self._settings, server.seat), first=True)
         self._say_hello()
+        _log.info("the server is started", extra={"pid": server.pid, "start": self._memory.run.starts})
+
+    def _spawn(self, now: float) -> ServerProcess:
+        server = ServerProcess(self._command, now, self._listening)
         self._selector.register(server.pidfd, selectors.EVENT_READ, lambda: self._on_server_end(server))
-        _log.info("the server is started", extra={"pid": server.pid, "start": self._starts})
+        return server
+
+    def _upgrade(self) -> None:
+        """Start another server, of the program as it is now, beside the one that serves."""
+        if self._stopping or self._door is not None or self._succession.newcomers:
+            why = "it is ending" if self._stopping else "servers come by themselves" if self._door else "one is under way"
+            _log.warning("asked for an upgrade of the server, which is not begun", extra={"why": why})
+            return
+        now = time.monotonic()
+        if self._server is None:
+            _log.info("asked for an upgrade of the server: there is none, it is started now")
+            self._start_at = now
+            return
+        try:
+            server = self._spawn(now)
+        except OSError as exc:
+            _log.error("the new server can't be started", extra={"error": exc.strerror, "program": self._command[0]})
+            return
+        _log.info("asked for an upgrade of the server: a new one is started", extra={"pid": server.pid})
+        self._succession.prepare(server, self._server, now)
+
+    def _hand_over(self) -> None:
+        """A newcomer is prepared: it serves when nobody else does, and is let in its turn."""
+        server = self._server
+        if server is None:
+            self._promote()
+        elif server.ending is None and (successor := self._succession.successor) is not None:
+            _log.info("the server is asked to hand over to the new one", extra={"pid": server.pid, "new_pid": successor.pid})
+            server.handing_over, server.ending = True, Ending(time.monotonic())
+            self._outbox.add_message(encode(Message.HAND_OVER, body={"seat": successor.seat}), first=True)
+
+    def _promote(self) -> bool:
+        """Give everything to a newcomer that is prepared; whether there is one."""
+        newcomer = self._succession.take() if not self._stopping else None
+        if newcomer is None:
+            return False
+        for table in newcomer.tables:
+            try:
+                self._tables.open(table)
+            except McastdError as exc:
+                _log.error("a table that the server wants can't be opened", extra={"table": table, "error": str(exc)})
+        self._start_at = None
+        self._server = newcomer.server
+        self._say_hello()
+        _log.info("the new server takes over", extra={"pid": newcomer.server.pid, "start": self._memory.run.starts})
+        self._reports.status("another server takes over")
+        return True
 
     def _say_hello(self) -> None:
-        sockets = self._tables.sockets()
-        values = {
-            "settings": self._settings.to_json(),
-            "sockets": len(sockets),
-            "stored": len(self._requests.held),
-            "started_at": self._started_at,
-            "started_monotonic": self._started_monotonic,
-            "starts": self._starts,
-        }
-        self._outbox.add_message(encode(Message.HELLO, body=values), first=True)
-        for one in sockets:
-            body = vif_map_values(one.table, one.family, one.vif_map)
-            self._outbox.add_message(encode(Message.SOCKET, body=body), (one.sock.fileno(),), first=True)
-        self._outbox.add_borrowed(self._requests.held.messages())
+        say_hello(self._outbox, self._settings, self._memory)
+        if self._server is not None:
+            self._supervision.follow(self._server)
 
     def _flush(self) -> None:
         """Send what the server takes now, and wait for just what can happen next."""
@@ -209,7 +284,7 @@ class Keeper:
             self._selector.modify(server.channel, events, lambda: self._on_channel(server))
         server.events = events
 
-    def _on_channel(self, server: ServerProcess) -> None:
+    def _on_channel(self, server: Server) -> None:
         try:
             for _ in range(FRAMES_MAX):
                 if server.channel is None or self._outbox.waiting > UNANSWERED_MAX:
@@ -228,7 +303,7 @@ class Keeper:
             self._hang_up(server)
             server.kill(signal.SIGKILL)
 
-    def _hang_up(self, server: ServerProcess) -> None:
+    def _hang_up(self, server: Server) -> None:
         """Close the channel of a server that is of no use any more; it ends, or is made to, and its pidfd tells."""
         if server.channel is not None:
             if server.events:
@@ -237,16 +312,30 @@ class Keeper:
         self._outbox.clear_messages()
         if server.ending is None:
             server.ending = Ending(time.monotonic())
+        if server.pidfd is None:
+            self._on_server_end(server)
+        elif server.handing_over and self._promote():
+            self._succession.leave(server)
 
-    def _on_server_end(self, server: ServerProcess) -> None:
+    def _on_server_end(self, server: Server) -> None:
         now = time.monotonic()
-        self._selector.unregister(server.pidfd)
-        self._hang_up(server)
+        if server.pidfd is not None:
+            self._selector.unregister(server.pidfd)
+        if server is self._server and server.channel is not None:
+            self._hang_up(server)
         status, lived = server.wait(), now - server.started_at
-        self._server = None
         details = {"pid": server.pid, "status": status_text(status), "lived_seconds": round(lived, 3)}
+        self._succession.ended(server, details)
+        if server is not self._server:
+            if self._server is None and self._start_at is None and not self._succession.newcomers and not self._stopping:
+                self._start_again(now, lived, "there is no server", details)
+            return
+        self._server = None
         if self._stopping:
             _log.info("the server has ended", extra=details)
+        elif self._succession.newcomers or self._door is not None:
+            _log.log(logging.INFO if server.handing_over else logging.ERROR, "the server has ended", extra=details)
+            self._promote()
         elif status == EX_CONFIG and not self._served:
             self._failure = CannotRun(
                 EX_CONFIG, f"the server can't start as things are ({status_text(status)}): see its last message"
@@ -257,24 +346,28 @@ class Keeper:
     def _start_again(self, now: float, lived: float, what: str, details: dict[str, object]) -> None:
         delay = self._backoff.next_delay(lived)
         _log.error(what, extra={**details, "retry_in_seconds": delay})
-        self._notifier.send(f"STATUS={what}; it is started again in {delay} s")
+        self._reports.status(f"{what}; it is started again in {delay} s")
         self._start_at = now + delay
 
     def _on_ready(self) -> None:
         if self._server is not None:
             self._server.ready = self._served = True
             _log.info("the server is ready", extra={"pid": self._server.pid})
-            self._notifier.send("READY=1\nSTATUS=serving")
+            self._reports.ready()
 
-    def _on_shutdown_wanted(self) -> None:
+    def _on_shutdown_wanted(self, keep: bool) -> None:
         """A client asked the server for it, which is ending by itself already."""
-        _log.info("the server says that a client wants the daemon to end")
+        _log.info("the server says that a client wants the daemon to end", extra={"keep_forwarding": keep})
+        self._memory.keeps = self._memory.keeps and keep
         self._stop()
 
     def _on_signals(self, signals: Signals) -> None:
         for number in signals.take():
-            if number in RELOADING:
-                self._reload()
+            if number in RELOADING + UPGRADING:
+                (self._reload if number in RELOADING else self._upgrade)()
+                continue
+            if number in REEXECUTING:
+                self._reexecution.ask(time.monotonic())
                 continue
             if self._stopping:
                 _log.warning("asked again to end: no more patience", extra={"signal": number.name})
@@ -284,41 +377,24 @@ class Keeper:
             _log.info("asked to end", extra={"signal": number.name})
             self._stop()
             if self._server is not None:
-                self._outbox.add_message(encode(Message.SHUTDOWN), first=True)
+                self._outbox.add_message(encode(Message.SHUTDOWN, body={"keep_forwarding": self._memory.keeps}), first=True)
 
     def _reload(self) -> None:
         """Have the server read the configuration again; one that is being started reads it anyway."""
         _log.info("asked to have the configuration read again", extra={"server": self._server is not None})
+        number = self._reports.reload()
         if self._server is not None and not self._stopping:
-            self._outbox.add_message(encode(Message.RELOAD))
+            self._outbox.add_message(encode(Message.RELOAD, number))
 
     def _stop(self) -> None:
         if self._stopping:
             return
         self._stopping = True
         self._start_at = None
-        self._notifier.send("STOPPING=1")
+        self._succession.end_newcomers()
+        if self._door is not None:
+            self._door.close()
+            self._door = None
+        self._reports.stopping()
         if self._server is not None:
             self._server.ending = Ending(time.monotonic())
-
-
-def _take_priority() -> None:
-    """Run before everything else that wants a processor, where that is allowed: a flow's first packets wait for this process.
-
-    Reset on fork, so the server does not inherit it. The garbage collector stays out of the way: nothing here makes cycles.
-    """
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(FIFO_PRIORITY))
-    except OSError as exc:
-        _log.debug("there is no real-time priority to be had", extra={"error": exc.strerror})
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(100_000, 50, 1000)
-
-
-def _raise_file_limit() -> None:
-    """Each table costs two descriptors in both processes, each client one in the server."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

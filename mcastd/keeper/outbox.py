@@ -5,11 +5,21 @@ Records outlive a server; messages are for one server alone. Nothing here blocks
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from mcastd.keeper.channel import RECORDS_MAX, Losses, Message, UpcallRecord, close_all, encode, losses_values, pack_record
+from mcastd.keeper.channel import (
+    RECORD_SIZE,
+    RECORDS_MAX,
+    Losses,
+    Message,
+    UpcallRecord,
+    close_all,
+    encode,
+    losses_values,
+    pack_record,
+)
 from mcastd.model.address import Family
 
 RING_SIZE = 65_536
@@ -52,6 +62,24 @@ class Outbox:
     def waiting(self) -> int:
         """Messages that wait."""
         return len(self._waiting)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether no message waits; records and losses may."""
+        return not self._waiting and self._next_borrowed is None
+
+    def hand_over(self) -> tuple[bytes, list[list[int]]]:
+        """Records and losses that wait, for the next image of this process."""
+        losses = [[table, family, *counts] for (table, family), counts in self._losses.items()]
+        return b"".join(self._records), losses
+
+    def take_over(self, records: bytes, losses: Iterable[Sequence[int]]) -> None:
+        """Undo `hand_over`."""
+        for at in range(0, len(records), RECORD_SIZE):
+            self._records.append(records[at : at + RECORD_SIZE])
+        self._added += len(records) // RECORD_SIZE
+        for table, family, kernel, keeper in losses:
+            self.add_losses(Losses(table, Family(family), kernel, keeper))
 
     def add_record(self, record: UpcallRecord) -> None:
         """Keep a record; if the ring is full the oldest goes, since its packet has waited longest for an entry."""

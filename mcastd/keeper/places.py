@@ -1,13 +1,15 @@
-"""Directories and locks: where sockets and state live, and that nobody else uses them."""
+"""Directories, locks and ports: where sockets and state live, and that nobody else uses them."""
 
 import contextlib
 import errno
 import fcntl
 import os
 import stat
+from collections.abc import Mapping
 
 from mcastd.keeper.failure import EX_CONFIG, EX_UNAVAILABLE, CannotRun
 from mcastd.keeper.identity import acting_as_server
+from mcastd.keeper.ports import Look, Ports
 from mcastd.model.settings import Settings
 
 SOCKET_DIR_MODE = 0o755
@@ -22,12 +24,19 @@ _READ_ONLY_REMEDY = "mount it writable (in a unit of systemd: RuntimeDirectory=,
 class Lock:
     """An exclusive flock(2) on a file that holds the pid of who has it; the kernel lets go of it when we end."""
 
-    def __init__(self, path: str, remedy: str) -> None:
-        """Take the lock; CannotRun if somebody has it."""
+    def __init__(self, path: str, remedy: str, held: int | None = None) -> None:
+        """Take the lock; CannotRun if somebody has it. `held`: a descriptor by which it was taken before, ours from now on."""
         self.path = path
-        self._fd = _locked(path, remedy)
+        if held is not None and not _still_there(held, path):
+            os.close(held)
+            held = None
+        self._fd = _locked(path, remedy) if held is None else held
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def fileno(self) -> int:
+        """The descriptor that has the lock."""
+        return self._fd
 
     def release(self) -> None:
         """Remove the file, then let go: so a successor never locks a file that is about to vanish."""
@@ -75,9 +84,16 @@ def _still_there(fd: int, path: str) -> bool:
 class Places:
     """The directories and locks of one run."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Make missing directories and take all locks; CannotRun if a directory is of no use or a lock is taken."""
+    def __init__(self, settings: Settings, held: Mapping[str, int] | None = None, ports: Look | None = None) -> None:
+        """Make missing directories and take all locks; CannotRun if a directory is of no use or a lock is taken.
+
+        `held` are descriptors, ours from now on, by which an earlier image of this process has taken locks, by path, and ports,
+        by address. `ports`: have TCP ports too, and look so; None = they are somebody else's to look after.
+        """
         self._settings = settings
+        self._held = dict(held or {})
+        self._look = ports
+        self._ports: Ports | None = None
         self._locks: list[Lock] = []
         self._made: list[str] = []
         """Directories that are removed again if the daemon does not start."""
@@ -88,6 +104,9 @@ class Places:
             self._make_directory(settings.state_dir, STATE_DIR_MODE)
             with acting_as_server(settings):
                 self._take_all()
+            for fd in self._held.values():
+                os.close(fd)
+            self._held.clear()
         except BaseException:
             with acting_as_server(settings):
                 self._let_go()
@@ -100,12 +119,24 @@ class Places:
             remedy = "choose another socket with --listen"
             _check_directory(os.path.dirname(listen.path), "the directory of a socket", remedy, settings)
             _check_socket(listen.path, remedy)
-            self._locks.append(Lock(f"{listen.path}.lock", remedy))
+            self._lock(f"{listen.path}.lock", remedy)
         remedy = "choose another directory with --state-dir"
         _check_directory(settings.state_dir, "the state directory", remedy, settings)
-        self._locks.append(Lock(os.path.join(settings.state_dir, STATE_LOCK), remedy))
+        self._lock(os.path.join(settings.state_dir, STATE_LOCK), remedy)
+        if self._look is not None:
+            self._ports = Ports(settings.remotes, self._held, self._look)
+
+    def _lock(self, path: str, remedy: str) -> None:
+        self._locks.append(Lock(path, remedy, self._held.pop(path, None)))
+
+    def locks(self) -> dict[str, int]:
+        """Descriptors of all locks by path, and of ports by address, for the next image of this process."""
+        ports = self._ports.descriptors() if self._ports is not None else {}
+        return {one.path: one.fileno() for one in self._locks} | ports
 
     def _let_go(self) -> None:
+        if self._ports is not None:
+            self._ports.close()
         for lock in self._locks:
             lock.release()
         self._locks.clear()
@@ -114,13 +145,19 @@ class Places:
         """The daemon starts: the directories that were made stay."""
         self._made.clear()
 
+    def let_go(self) -> None:
+        """Let somebody else have it all, as it is."""
+        with acting_as_server(self._settings):
+            self._let_go()
+
     def leave(self) -> None:
         """Remove sockets and locks at an orderly end, when no server runs any more."""
         with acting_as_server(self._settings):
-            for listen in self._settings.listens:
+            listens = self._settings.listens
+            for path in [path for one in listens for path in (one.path, one.path_of(1), one.path_of(2))]:
                 with contextlib.suppress(OSError):
-                    if stat.S_ISSOCK(os.lstat(listen.path).st_mode):
-                        os.unlink(listen.path)
+                    if stat.S_ISSOCK(os.lstat(path).st_mode):
+                        os.unlink(path)
             self._let_go()
         self._remove_made()
 

@@ -1,13 +1,18 @@
 """Giving up what the keeper does not need once its sockets are open, so that the server has nothing to inherit.
 
 How the server comes to what it has (capabilities(7), "transformation of capabilities during execve"):
-- as root: the bounding set is empty, so uid 0 alone gives nothing; the inheritable set does: SETUID and SETGID, to change user;
+- as root: the bounding set has no more than the keeper itself, and SETPCAP; the server has that until it changes its user, after
+  its imports and before it parses anything, and drops even the bounding set. It can't be less: what is neither there nor
+  inheritable is lost to the keeper, too, when it re-executes itself;
 - with the two capabilities alone: they are neither inheritable nor ambient any more, so it gets none;
 - where the installation is closed to uid 0 (a home directory of mode 0700): DAC_READ_SEARCH is kept and inherited as well, or the
   server could not even be started. It adds little to SETUID, with which one can be the directory's owner;
 - in a user namespace with one id: as root, but nothing is inheritable, since there is no user to change to.
+
+How the keeper keeps its own when it re-executes itself: as root by the bounding set, otherwise as ambient ones, for that moment.
 """
 
+import errno
 import logging
 import os
 import sys
@@ -56,10 +61,29 @@ def reduce(settings: Settings) -> None:
     # Nothing can become inheritable that is not in the bounding set (cap_capset, security/commoncap.c): so this goes first.
     privileges.set_capabilities(now.permitted, now.effective, inheritable)
     privileges.set_ambient(0)
-    dropped = privileges.drop_bounding_set()
     keep = needed & now.permitted
+    dropped = privileges.drop_bounding_set(keep | privileges.CAP_SETPCAP)
     privileges.set_capabilities(keep, keep, inheritable)
+    privileges.close_proc()  # from a server that has the keeper's user
     _log.debug("privileges are reduced", extra={"capabilities": f"{keep:#x}", "bounding_set_dropped": dropped})
+
+
+def allow_execution() -> privileges.Privileges:
+    """Have the next image of this process get what this one has; what was before, for `restore`. OSError if it can't."""
+    now = privileges.current()
+    inheritable = now.inheritable | now.permitted & now.bounding
+    if now.permitted & ~inheritable:
+        text = f"capabilities {now.permitted & ~inheritable:#x} would be lost: they are not in the bounding set"
+        raise PermissionError(errno.EPERM, text)
+    privileges.set_capabilities(now.permitted, now.effective, inheritable)
+    privileges.set_ambient(now.permitted)
+    return now
+
+
+def restore(before: privileges.Privileges) -> None:
+    """Undo `allow_execution`: there was none."""
+    privileges.set_ambient(0)
+    privileges.set_capabilities(before.permitted, before.effective, before.inheritable)
 
 
 def _installation_is_readable(permitted: int, effective: int) -> bool:

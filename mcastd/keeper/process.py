@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import mcastd
 from mcastd.keeper.activation import COUNT_VARIABLE
-from mcastd.keeper.channel import CHANNEL_FD, Channel
+from mcastd.keeper.channel import CHANNEL_FD, EX_PROTOCOL, Channel
 from mcastd.keeper.ending import Ending
 
 SERVER_COMMAND = (sys.executable, "-P", "-s", "-m", "mcastd.runtime.server")
@@ -33,8 +33,49 @@ def server_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return kept
 
 
-class ServerProcess:
+class Server:
+    """A server as the keeper's loop sees it, whoever has started it."""
+
+    pidfd: int | None = None
+    """Readable when it has ended; None = it is not our child, and the end of the channel is its end."""
+
+    def __init__(self, channel: Channel, pid: int, now: float) -> None:
+        """Speak to it on this channel, which becomes its own."""
+        self.channel: Channel | None = channel
+        self.pid = pid
+        self.started_at = now
+        self.ready = False
+        self.events = 0
+        """What the keeper's selector waits for on the channel; 0 = it is not registered."""
+        self.ending: Ending | None = None
+        self.seat = 1
+        """Tells apart those that run at once; it goes into the names of what they make."""
+        self.handing_over = False
+        """Whether it was asked to leave everything to the next one."""
+
+    def next_step_at(self) -> float | None:
+        """When the next signal is due, if it was asked to end."""
+        return self.ending.next_at() if self.ending is not None else None
+
+    def kill(self, number: signal.Signals) -> None:
+        """Send a signal, or do what comes next to it."""
+        raise NotImplementedError
+
+    def close_channel(self) -> None:
+        """Close our end of the channel."""
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+
+    def wait(self) -> int:
+        """Take its exit status once it has ended: the exit code, or minus the signal."""
+        raise NotImplementedError
+
+
+class ServerProcess(Server):
     """A server that was started and not yet waited for."""
+
+    pidfd: int
 
     def __init__(self, command: tuple[str, ...], now: float, listening: tuple[int, ...] = ()) -> None:
         """Start it; it finds its end of the channel at CHANNEL_FD, and has no other descriptor but the standard ones.
@@ -43,15 +84,10 @@ class ServerProcess:
 
         It gets a session of its own: a Ctrl-C in the terminal is the keeper's to handle.
         """
-        self.started_at = now
-        self.ready = False
-        self.events = 0
-        """What the keeper's selector waits for on the channel; 0 = it is not registered."""
-        self.ending: Ending | None = None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with theirs:
-            self.pid = os.posix_spawn(
+            pid = os.posix_spawn(
                 command[0],
                 command,
                 server_environment(os.environ) | ({COUNT_VARIABLE: str(len(listening))} if listening else {}),
@@ -64,12 +100,8 @@ class ServerProcess:
                 setsigmask=(),
                 setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGHUP),
             )
-        self.channel: Channel | None = Channel(ours)
-        self.pidfd = os.pidfd_open(self.pid)
-
-    def next_step_at(self) -> float | None:
-        """When the next signal is due, if it was asked to end."""
-        return self.ending.next_at() if self.ending is not None else None
+        super().__init__(Channel(ours), pid, now)
+        self.pidfd = os.pidfd_open(pid)
 
     def kill(self, number: signal.Signals) -> None:
         """Send a signal; the pidfd never means another process."""
@@ -77,12 +109,6 @@ class ServerProcess:
             signal.pidfd_send_signal(self.pidfd, number)
         except ProcessLookupError:
             _log.debug("the server has ended before the signal", extra={"signal": number.name})
-
-    def close_channel(self) -> None:
-        """Close our end of the channel."""
-        if self.channel is not None:
-            self.channel.close()
-            self.channel = None
 
     def wait(self) -> int:
         """Take its exit status once the pidfd is readable: the exit code, or minus the signal."""
@@ -96,6 +122,8 @@ class ServerProcess:
 
 def status_text(status: int) -> str:
     """An exit status in words."""
+    if status == EX_PROTOCOL:
+        return f"exit code {status}: it speaks another protocol, have the keeper re-executed (kill -USR1)"
     if status >= 0:
         return f"exit code {status}"
     try:

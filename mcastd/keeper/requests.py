@@ -8,7 +8,7 @@ from mcastd.keeper.channel import (
     ChannelError,
     Frame,
     Message,
-    close_all,
+    discard,
     encode,
     error_values,
     take_family,
@@ -20,7 +20,7 @@ from mcastd.keeper.held import Held, take_name, take_request
 from mcastd.keeper.outbox import Outbox
 from mcastd.keeper.rules import PolicyRules
 from mcastd.keeper.tables import MrouteSocket, Tables
-from mcastd.keeper.templates import read_learned, read_templates
+from mcastd.keeper.templates import TOLD_MAX, read_learned, read_templates, told_values
 from mcastd.model.address import Family
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.router_discovery import CONTROL_NUMBER_MAX
@@ -35,12 +35,22 @@ _log = logging.getLogger(__name__)
 class Requests:
     """Answers frames from the server."""
 
-    def __init__(self, tables: Tables, outbox: Outbox, on_ready: Callable[[], None], on_shutdown: Callable[[], None]) -> None:
-        """Work on these; the two callables take the messages that are the loop's own."""
+    def __init__(
+        self,
+        tables: Tables,
+        outbox: Outbox,
+        on_ready: Callable[[], None],
+        on_shutdown: Callable[[bool], None],
+        on_word: Callable[[Frame], None] = lambda _: None,
+    ) -> None:
+        """Work on these; the callables take the messages that are the loop's own. `on_word` hears PONG and NOTIFY."""
         self._tables = tables
         self._outbox = outbox
         self._on_ready = on_ready
         self._on_shutdown = on_shutdown
+        self._on_word = on_word
+        self.remember: Callable[[Message, bytes], None] = lambda _message, _body: None
+        """Called with what a server has said, once it is so and before that is answered."""
         self.controls = Controls()
         """Control sockets that servers have asked for."""
         self.held = Held()
@@ -57,12 +67,14 @@ class Requests:
             Message.OPEN_CONTROL: self._open_control,
             Message.STORE_FD: self._store_fd,
             Message.RULE: self._change_rule,
+            Message.TELL_TEMPLATES: self._tell_templates,
         }
 
     def handle(self, frame: Frame) -> None:
         """Do what one frame asks; ChannelError if it is not something a server may say."""
-        if frame.message is not Message.STORE_FD:
-            close_all(frame.fds)
+        if frame.fds and frame.message is not Message.STORE_FD:
+            discard(frame.fds)
+            raise ChannelError(f"{frame.message.name} has descriptors")
         do = self._answered.get(frame.message)
         if do is not None:
             self._answer(frame, do)
@@ -71,13 +83,19 @@ class Requests:
             case Message.READY:
                 self._on_ready()
             case Message.SHUTDOWN:
-                self._on_shutdown()
+                self._on_shutdown(frame.values().get("keep_forwarding") is True)
+            case Message.PONG | Message.NOTIFY:
+                self._on_word(frame)
+            case Message.PREPARED:
+                pass  # It was started alone, and has its HELLO already.
             case Message.LEARNED:
                 self._set_learned(frame)
+                self.remember(frame.message, frame.body)
             case Message.RUN_ACTION:
                 self.actions.run(frame.body)
             case Message.DROP_FD:
                 self.held.drop(take_name(frame.values()))
+                self.remember(frame.message, frame.body)
             case _:
                 msg = f"{frame.message.name} is not for a server to say"
                 raise ChannelError(msg)
@@ -85,6 +103,7 @@ class Requests:
     def _answer(self, frame: Frame, do: _Do) -> None:
         try:
             values, fds = do(frame)
+            self.remember(frame.message, frame.body)
         except McastdError as exc:
             _log.warning("a request of the server is refused", extra={"request": frame.message.name, "error": str(exc)})
             values, fds = error_values(exc), ()
@@ -110,8 +129,15 @@ class Requests:
     def _set_templates(self, frame: Frame) -> tuple[dict[str, object], tuple[int, ...]]:
         """Put templates in force; records of what older ones answered are ahead of the reply."""
         body = read_templates(frame.body)
-        self._open_socket(body.table, body.family).fastpath.take(body.flags, body.templates)
+        self._tables.take(self._open_socket(body.table, body.family), body.flags, body.templates)
         return {}, ()
+
+    def _tell_templates(self, frame: Frame) -> tuple[dict[str, object], tuple[int, ...]]:
+        """A few at a time: between two of these messages upcalls have their turn."""
+        values = frame.values()
+        one = self._open_socket(take_int(values, "table", 0, TABLE_MAX), take_family(values))
+        told = one.fastpath.tell(take_int(values, "first", 0, 2**32), TOLD_MAX)
+        return told_values(one.table, one.family, told, len(one.fastpath)), ()
 
     def _set_learned(self, frame: Frame) -> None:
         table, family, counts = read_learned(frame.body)
@@ -131,9 +157,14 @@ class Requests:
         try:
             request = take_request(frame.values())
         except ChannelError:
-            close_all(frame.fds)
+            discard(frame.fds)
             raise
-        self.held.store(request, frame.fds)
+        try:
+            self.held.store(request, frame.fds)
+        except McastdError as exc:
+            if exc.reason is Reason.INVALID_VALUE:  # No server sends such a thing, unless it is in strange hands.
+                raise ChannelError(str(exc)) from exc
+            raise
         return {}, ()
 
     def _change_rule(self, frame: Frame) -> tuple[dict[str, object], tuple[int, ...]]:

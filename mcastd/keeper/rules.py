@@ -39,6 +39,22 @@ class PolicyRules:
             change_rule(rule, family, add=False)
             self._rules.pop((rule, family), None)
 
+    def rules(self) -> list[tuple[Rule, Family]]:
+        """All of them."""
+        return list(self._rules)
+
+    def remember(self, values: Mapping[str, Any]) -> None:
+        """Know of what a RULE has asked an earlier process for; ChannelError if it can't be one."""
+        rule, family, add = take_rule(values)
+        if add:
+            self._rules[rule, family] = None
+        else:
+            self._rules.pop((rule, family), None)
+
+    def forget(self) -> None:
+        """Know of none; the kernel keeps them."""
+        self._rules.clear()
+
     def delete_all(self) -> None:
         """Delete every rule that was asked for; what the kernel refuses is worth a warning."""
         for rule, family in list(self._rules):
@@ -47,6 +63,11 @@ class PolicyRules:
             except McastdError as exc:
                 _log.warning("a policy rule stays behind", extra={"error": str(exc)})
         self._rules.clear()
+
+
+def rule_values(rule: Rule, family: Family, *, add: bool) -> dict[str, object]:
+    """Body of a RULE."""
+    return {"table": rule.table, "iif": rule.iif, "priority": rule.priority, "family": int(family), "add": add}
 
 
 def take_rule(values: Mapping[str, Any]) -> tuple[Rule, Family, bool]:

@@ -1,10 +1,11 @@
 """TEMPLATES and LEARNED messages: the layout, written by the server and read by the keeper."""
 
 import struct
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
-from mcastd.keeper.channel import MESSAGE_MAX, ChannelError
+from mcastd.keeper.channel import MESSAGE_MAX, ChannelError, take_int
 from mcastd.model.address import Family
 from mcastd.model.interface import VIFS_MAX
 from mcastd.model.template import TemplateAction, TemplateChange, TemplateKey
@@ -20,6 +21,9 @@ COUNTS_MAX = 4096
 
 IIF_MAX = 64
 """Bytes of a name or glob."""
+
+TOLD_MAX = 64
+"""Templates in the answer to one TELL_TEMPLATES: the keeper packs them in 0.2 ms, and looks for upcalls before the next."""
 
 PART, FIRST, LAST = 4, 1, 2
 """Flags: part of a whole set, which replaces what was there with its last part; none of them = changes, in force at once."""
@@ -59,6 +63,21 @@ def read_templates(body: bytes) -> TemplatesBody:
     except (struct.error, ValueError) as exc:
         raise ChannelError(f"the body holds no templates: {exc}") from exc
     return TemplatesBody(table, family, flags, templates)
+
+
+def told_values(table: int, family: Family, templates: Iterable[TemplateChange], total: int) -> dict[str, object]:
+    """Answer to a TELL_TEMPLATES: at most TOLD_MAX templates, and how many there are."""
+    (body,) = bodies(table, family, templates, whole=False)
+    return {"templates": b64encode(body).decode(), "total": total}
+
+
+def take_told(values: Mapping[str, Any]) -> tuple[list[TemplateChange], int]:
+    """Undo `told_values`; ChannelError for anything else."""
+    try:
+        body = b64decode(values["templates"], validate=True)
+    except (KeyError, TypeError, ValueError) as exc:
+        raise ChannelError(f"the answer holds no templates: {exc!r}") from exc
+    return read_templates(body).templates, take_int(values, "total", 0, 2**32)
 
 
 def learned_bodies(table: int, family: Family, counts: Iterable[tuple[bytes, int]]) -> Iterator[bytes]:

@@ -19,6 +19,7 @@ _HEADERS = """
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
+#include <linux/audit.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
 #include <linux/icmpv6.h>
@@ -28,10 +29,11 @@ _HEADERS = """
 #include <linux/mroute6.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
+#include <linux/seccomp.h>
 """
 
 # The sources by their text, not by #include: the build of a wheel copies generated C elsewhere.
-_SOURCES = ("mroute.c", "upcall.c", "mfc_dump.c", "notifications.c", "privileges.c", "joins.c")
+_SOURCES = ("mroute.c", "upcall.c", "mfc_dump.c", "notifications.c", "privileges.c", "confine.c", "joins.c")
 
 ffibuilder = FFI()
 ffibuilder.cdef((_HERE / "interface.h").read_text())

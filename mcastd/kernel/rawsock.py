@@ -8,8 +8,9 @@ import errno
 import logging
 import os
 import socket
+import struct
 
-from mcastd.kernel._native import lib
+from mcastd.kernel._native import ffi, lib
 from mcastd.model.address import Family
 from mcastd.model.errors import KernelRefused, McastdError, Reason
 
@@ -20,6 +21,8 @@ _DEFAULT_TABLE = {Family.IPV4: 253, Family.IPV6: 254}
 """RT_TABLE_DEFAULT (net/ipv4/ipmr.c) and RT6_TABLE_DFLT (net/ipv6/ip6mr.c): the default table's number in dumps."""
 
 _CALL = {Family.IPV4: "MRT", Family.IPV6: "MRT6"}
+
+_SO_MEMINFO = 55  # asm-generic/socket.h
 
 _log = logging.getLogger(__name__)
 
@@ -87,6 +90,22 @@ def adopt(fd: int) -> socket.socket:
         )
     sock.setblocking(False)
     return sock
+
+
+def assert_mroute(sock: socket.socket, family: Family) -> None:
+    """Set an option that is set already: OSError (EACCES) if the socket has no table, and CAP_NET_ADMIN is not effective."""
+    _set(sock, family, lib.MRT_ASSERT, 1)
+
+
+def has_vif(sock: socket.socket, family: Family, vif: int) -> bool:
+    """Whether the socket's table has a VIF of this number."""
+    read = lib.mr_vif_counters4 if family is Family.IPV4 else lib.mr_vif_counters6
+    return not read(sock.fileno(), vif, ffi.new("uint64_t[4]"))
+
+
+def dropped(sock: socket.socket) -> int:
+    """How many packets have found the buffer full so far, modulo 2**32 (SO_MEMINFO, sk_get_meminfo in net/core/sock.c)."""
+    return int(struct.unpack("=9I", sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 36))[8])
 
 
 def family_of_socket(sock: socket.socket) -> Family:

@@ -1,7 +1,7 @@
 """Routes: what an owner wants (Route, Paths) and what the kernel is told (Forwarding).
 
 A Route's intent never changes: an update makes a new Route. What has become of it (revision, installed_at, problem) does.
-Bulk cost: a Route is 112 bytes beside its key; Paths, Fate and Forwarding are shared by all routes that are alike.
+Bulk cost: a Route is 120 bytes beside its key; Paths, Fate and Forwarding are shared by all routes that are alike.
 """
 
 from enum import IntEnum
@@ -117,7 +117,7 @@ NO_FATE = Fate()
 class Route:
     """One exact (S,G) that an owner wants."""
 
-    __slots__ = ("cookie", "fate", "installed_at", "join", "key", "monitored", "owner", "paths", "problem", "revision")
+    __slots__ = ("cookie", "fate", "installed_at", "join", "key", "monitored", "owner", "paths", "problem", "revision", "session")
 
     def __init__(
         self,
@@ -128,6 +128,7 @@ class Route:
         monitored: bool = False,
         revision: int = 0,
         join: bool = False,
+        session: int = 0,
     ) -> None:
         """Make the intent; nothing has become of it yet."""
         self.key = key
@@ -139,6 +140,8 @@ class Route:
         """Of the last change of the intent, or of this route's own state."""
         self.join = join
         """Whether group and source are joined on the iif while the route is wanted."""
+        self.session = session
+        """Generation of its owner (OwnerRecord) in which a session has written or refreshed it; 0 = a unary call wrote it."""
         self.installed_at = 0.0
         """Seconds since the epoch when it last entered the kernel; 0 = it is not there; -1 = before this server started."""
         self.problem: Problem | None = None
@@ -160,7 +163,7 @@ class Route:
 
     def copy(self) -> "Route":
         """The same intent, of which nothing has become yet."""
-        return Route(self.key, self.paths, self.owner, self.cookie, self.monitored, self.revision, self.join)
+        return Route(self.key, self.paths, self.owner, self.cookie, self.monitored, self.revision, self.join, self.session)
 
     def same_intent(self, other: "Route") -> bool:
         """Whether both ask for the same."""
@@ -193,9 +196,10 @@ class Template(Route):
         idle_timeout: float = 0.0,
         shared_tree: bool = False,
         join: bool = False,
+        session: int = 0,
     ) -> None:
         """Make the intent; `idle_timeout` in seconds, 0 = the daemon's own."""
-        super().__init__(key, paths, owner, cookie, monitored, revision, join)
+        super().__init__(key, paths, owner, cookie, monitored, revision, join, session)
         self.idle_timeout = idle_timeout
         self.shared_tree = shared_tree
 
@@ -211,6 +215,7 @@ class Template(Route):
             self.idle_timeout,
             self.shared_tree,
             self.join,
+            self.session,
         )
 
     def same_intent(self, other: Route) -> bool:

@@ -16,6 +16,12 @@ DEFAULT_STATE_DIR = "/var/lib/mcastd"
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
+AUDIT_LOGGER = "mcastd.audit"
+"""Name of the logger that tells who has written, or was refused."""
+
+AUDITS = ("all", "refusals", "off")
+"""What it tells."""
+
 TABLE_MAX = 999_999_999
 """Highest number MRT_TABLE takes: the kernel makes an interface name of it (ip_mroute_setsockopt, net/ipv4/ipmr.c)."""
 
@@ -25,8 +31,14 @@ DEFAULT_TABLE_NUMBERS = frozenset({253, 254})
 TABLES_MAX = 256
 """Tables open at once beside the default one; each costs two descriptors, in keeper and server."""
 
-SOCKET_PATH_MAX = 107
-"""Bytes of sun_path (linux/un.h) without the final NUL."""
+SEATS_MAX = 9
+"""Servers at once: one serves, the others are prepared to."""
+
+SOCKET_PATH_MAX = 107 - 5
+"""Bytes of sun_path (linux/un.h) without the final NUL, and without what Listen.path_of adds."""
+
+LISTEN_OPTIONS = ("mode", "group", "access", "owner", "cert", "key", "ca", "plain")
+"""What may be said of a listening address, on the command line and in the file."""
 
 
 class Access(IntEnum):
@@ -54,6 +66,37 @@ class Listen:
     def address(self) -> str:
         """As gRPC and the command line write it."""
         return f"unix:{self.path}"
+
+    def path_of(self, seat: int) -> str:
+        """The socket's name until the server with this number (1 to SEATS_MAX) serves."""
+        return f"{self.path}.new{seat}"
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """One TCP address where the API is offered: with TLS and client certificates; or plain, on loopback."""
+
+    host: str
+    port: int
+    cert: str = ""
+    """Path of the certificate with its chain, PEM; empty = plain."""
+    key: str = ""
+    ca: str = ""
+    """Path of the certificates of those who may have signed clients' ones."""
+    access: Access = Access.ADMIN
+    """Of callers of a plain one; who comes with a certificate is a principal of the configuration."""
+    owner: str = "local"
+    """The same for the owner of what they write."""
+
+    @property
+    def target(self) -> str:
+        """Host and port as gRPC wants them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def address(self) -> str:
+        """As the command line writes it."""
+        return f"tcp:{self.target}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +126,14 @@ class Settings:
     """What the server runs as; the keeper's own ids where it can't or need not change them."""
     change_user: bool
     """Whether the server must change to uid and gid itself, after its imports."""
+    remotes: tuple[Remote, ...] = ()
+    """TCP addresses of the API."""
     metrics: str = ""
     """HOST:PORT of each metrics listener, separated by spaces; empty = none."""
     exposition: Exposition = field(default_factory=Exposition)
     log_level: str = "info"
+    audit: str = "all"
+    """One of AUDITS."""
     limits: Limits = field(default_factory=Limits)
     tables: tuple[int, ...] = ()
     """Tables opened at start beside the default one."""
@@ -113,6 +160,7 @@ class Settings:
         try:
             plain: dict[str, Any] = {one.name: values[one.name] for one in fields(cls)}
             plain["listens"] = tuple(Listen(**{**one, "access": Access(one["access"])}) for one in plain["listens"])
+            plain["remotes"] = tuple(Remote(**{**one, "access": Access(one["access"])}) for one in plain["remotes"])
             plain["tables"] = tuple(map(int, plain["tables"]))
             plain["exposition"] = Exposition(**plain["exposition"])
             plain["limits"] = Limits(**{**plain["limits"], "other_tables": frozenset(plain["limits"]["other_tables"])})

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from mcastd.model.errors import Problem
 from mcastd.model.join import JoinKey, JoinRecord
-from mcastd.model.record import Intent, InterfaceSettings
+from mcastd.model.record import Intent, InterfaceSettings, Lease
 from mcastd.model.route import Action, Oif, Route
 
 Matcher = Callable[[Route], bool]
@@ -22,6 +22,8 @@ class WriteOptions:
     take_over: bool = False
     all_or_nothing: bool = False
     if_revision: int = 0
+    owner_routes_max: int = 0
+    """Routes that the owner may have after it; 0 = as many as there may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,64 @@ class Configure:
     """By interface; their revisions are ignored."""
 
 
+@dataclass(frozen=True, slots=True)
+class OpenSession:
+    """Begin a session of the owner; one that is up is superseded."""
+
+    options: WriteOptions
+    session: int
+    """Unique in the life of the server, not 0."""
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Operations of a session, in order, each with its id: a route to put, a patch, or the key of a route to delete."""
+
+    options: WriteOptions
+    session: int
+    ops: list[tuple[int, Route | Patch | bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class BeginSync:
+    """A replay begins: what the owner's sessions have written is stale until it is refreshed."""
+
+    options: WriteOptions
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndSync:
+    """A replay ends: what is still stale is deleted, unless it is more than `max_deletions` (0 = no limit)."""
+
+    options: WriteOptions
+    session: int
+    max_deletions: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EndSession:
+    """A session has ended, for whatever reason: the hold time begins. Nothing, if another one has taken over."""
+
+    options: WriteOptions
+    session: int
+    """0 = that which was up when the last server ended."""
+    now: float
+    """Seconds since the epoch."""
+    grace: float = 0.0
+    """Seconds that it is held at least: where the daemon has ended it, which is no fault of its owner."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpireLease:
+    """The hold time is over: what the owner's sessions have written is withdrawn if its lease says so."""
+
+    options: WriteOptions
+
+
+SessionWrite = OpenSession | Program | BeginSync | EndSync | EndSession | ExpireLease
+
 Write = (
     Configure
     | PutRoutes
@@ -139,6 +199,7 @@ Write = (
     | PutJoins
     | DeleteJoins
     | RestoreJoins
+    | SessionWrite
 )
 
 

@@ -7,10 +7,12 @@ like everything else.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from mcastd.core.engine import Engine
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.limits import Limits
+from mcastd.model.principal import Principal
 from mcastd.model.rule import Rule
 from mcastd.model.settings import Settings
 from mcastd.model.write import Outcome, Write
@@ -42,6 +44,10 @@ class Configurator:
         self._apply_rules = apply_rules
         self._one_at_a_time = asyncio.Lock()
         self._asked = asyncio.Event()
+        self.around_reload: Callable[[], AbstractContextManager[None]] = nullcontext
+        """Entered while the configuration is being read and put in force again."""
+        self.on_principals: Callable[[Mapping[str, Principal]], None] = lambda _: None
+        """Called with what the configuration says of clients with certificates, whenever it is read anew."""
         self.on_reload: Callable[[], None] = lambda: None
         """Called when a configuration has been put in force again."""
         self.tables: frozenset[int] = frozenset()
@@ -68,7 +74,7 @@ class Configurator:
 
     async def reload(self, *, validate_only: bool = False) -> Outcome:
         """Read it again and put the difference in force, whether or not the caller stays; McastdError if nothing was changed."""
-        return await asyncio.shield(spawn(self._reload(validate_only=validate_only), "reload"))
+        return await asyncio.shield(spawn(self._observed_reload(validate_only=validate_only), "reload"))
 
     def ask(self) -> None:
         """Have `run` reload it soon."""
@@ -84,6 +90,10 @@ class Configurator:
             except McastdError as exc:
                 if not isinstance(exc, BadConfiguration):  # which has been told, fault by fault
                     _log.error("the configuration was not reloaded", extra={"reason": exc.reason.value, "error": str(exc)})
+
+    async def _observed_reload(self, *, validate_only: bool) -> Outcome:
+        with nullcontext() if validate_only else self.around_reload():
+            return await self._reload(validate_only=validate_only)
 
     async def _reload(self, *, validate_only: bool) -> Outcome:
         if not self._settings.config:
@@ -124,6 +134,7 @@ class Configurator:
             self._set_limits(before)
             raise
         self.tables = configuration.tables
+        self.on_principals(configuration.principals)
         await self._set_rules(configuration.rules)
         _tell_of_refused(configuration, outcome)
         return outcome

@@ -9,6 +9,7 @@ from collections.abc import Set as AbstractSet
 
 from mcastd import __version__
 from mcastd.api.ports import CounterSample, ServerInfo
+from mcastd.api.principals import Principals
 from mcastd.core.engine import Engine
 from mcastd.core.join_problems import is_refusal
 from mcastd.keeper.channel import Losses, UpcallRecord
@@ -29,6 +30,7 @@ from mcastd.runtime.drift import Reconciler
 from mcastd.runtime.executor import Executor
 from mcastd.runtime.joiner import Joiner, PoolPort, keeper_pool
 from mcastd.runtime.keeper_client import KeeperClient
+from mcastd.runtime.leases import Leases
 from mcastd.runtime.rules import Rules
 from mcastd.runtime.tasks import spawn
 from mcastd.runtime.writer import Writer
@@ -37,6 +39,9 @@ from mcastd.telemetry.metrics import Metrics
 
 COMING = 0.05
 """Seconds after a part of a write in which the next one is expected: a client that stalls holds up nobody for longer."""
+
+NEW_FROM, NEW_TO = -0.005, 1.0
+"""Seconds between the making of a route's entry and an upcall for it: then one of its packets is stuck."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +85,7 @@ class Daemon:
         keeper: KeeperClient,
         tables: dict[tuple[int, Family], Mroute],
         metrics: Metrics,
-        end: Callable[[], None],
+        end: Callable[[bool], None],
         pool: PoolPort | None = None,
     ) -> None:
         """Put it together; nothing runs yet. `end` has the server end in order; `pool` None = real join sockets."""
@@ -89,6 +94,8 @@ class Daemon:
         self.executor = Executor(engine, KeeperTables(keeper), tables, metrics)
         self.joiner = Joiner(engine.joins, pool if pool is not None else keeper_pool(keeper), metrics)
         self.writer = Writer(engine, store, self.executor, self.joiner)
+        self.principals = Principals()
+        self.leases = Leases(engine, self.writer.write)
         self.rules = Rules(keeper)
         self._keeper = keeper
         self._tables = tables
@@ -97,9 +104,12 @@ class Daemon:
         self.reconciler = Reconciler(engine, self.executor.wake, tables, metrics)
         self.sampler = CounterCache(engine)
         self._upcalls_lost = 0
+        self._ponging: asyncio.Task[None] | None = None
         self._heard_at = -COMING
         self.configuration: Configurator | None = None
         """Set by who starts the server; without one there is no file to reload."""
+        self.forwarding_kept = False
+        """Whether what forwards outlives the daemon; set by who starts the server."""
         self.actions: ActionCaller | None = None
         """Set by who starts the server, where there is an action script."""
 
@@ -161,6 +171,10 @@ class Daemon:
         undone = await self.writer.write(Restore(options, puts, deletes, after))
         return len(puts) + len(deletes) - undone.created - undone.updated - undone.deleted - undone.unchanged
 
+    def session_ended(self, owner: str, session: int) -> None:
+        """A session has ended, for whatever reason: it will be written down, and the hold time begins."""
+        self.leases.ended(owner, session)
+
     async def reload(self, *, validate_only: bool) -> Outcome:
         """Read the configuration again and put the difference in force."""
         if self.configuration is None:
@@ -211,13 +225,28 @@ class Daemon:
         """Upcalls dropped by the kernel since this server started."""
         return self._upcalls_lost
 
-    def request_shutdown(self) -> None:
-        """End the daemon in order: the keeper is told that none shall follow, and this server ends."""
-        _log.info("a client asked for the end")
-        self._keeper.request_shutdown()
-        self._end()
+    def request_shutdown(self, *, keep_forwarding: bool) -> None:
+        """End the daemon in order: the keeper is told that none shall follow, and this server ends.
+
+        McastdError NOT_IMPLEMENTED where forwarding shall be kept, and nothing would.
+        """
+        if keep_forwarding and not self.forwarding_kept:
+            text = "keep_forwarding: nothing holds routes and joins beyond the daemon: it needs a service manager that stores "
+            text += "its descriptors (systemd: FileDescriptorStoreMax=); kill -USR1 re-executes it, -USR2 upgrades the server"
+            raise McastdError(Reason.NOT_IMPLEMENTED, text, field="keep_forwarding", feature="keep-forwarding")
+        _log.info("a client asked for the end", extra={"keep_forwarding": keep_forwarding})
+        self._keeper.request_shutdown(keep_forwarding=keep_forwarding)
+        self._end(keep_forwarding)
 
     # --- what the keeper tells ---------------------------------------------------------------------------------------
+
+    def ping(self, number: int) -> None:
+        """Answer once the executor and the kernel have, which shows that all of this lives."""
+        self._ponging = spawn(self._pong(number), "pong")
+
+    async def _pong(self, number: int) -> None:
+        await self.executor.probe()
+        self._keeper.pong(number)
 
     def upcalls(self, records: list[UpcallRecord]) -> None:
         """Count them, and tell the engine; an entry of ours that the kernel lacks, as a NOCACHE for it says, is put back."""
@@ -238,11 +267,25 @@ class Daemon:
         """Put back an entry that the kernel should have and still lacks: most are younger than the packet, or on their way."""
         kernel = self.engine.tables.get((record.table, record.family))
         mroute = self._tables.get((record.table, record.family))
-        if kernel is None or key not in kernel.actual or mroute is None or mroute.counters([key])[0] is not None:
+        if kernel is None or key not in kernel.actual or mroute is None:
             return
-        if self.engine.lost(key):
+        if mroute.counters([key])[0] is not None:
+            if self._stuck(record, key):
+                self._let_go(mroute, key, kernel.actual[key].packed)
+        elif self.engine.lost(key):
             self._metrics.drift_repairs.labels("missing").inc()
             _log.warning("the kernel lacked an entry, which is put back", extra={"route": key_text(key)})
+
+    def _stuck(self, record: UpcallRecord, key: bytes) -> bool:
+        """Whether a packet of a new route waits beside its entry: see FastPath._stuck, which does the same for what it makes."""
+        since = record.time - self.engine.desired.routes[key].installed_at
+        return NEW_FROM < since < NEW_TO and key not in self.engine.being_written()
+
+    def _let_go(self, mroute: Mroute, key: bytes, packed: bytes) -> None:
+        """Make an entry of some milliseconds anew, which lets go what waits for it."""
+        mroute.delete([key])
+        if mroute.program([key], [packed]) is not None:
+            self.engine.lost(key)
 
     def losses(self, losses: Losses) -> None:
         """Count what nobody will hear of."""

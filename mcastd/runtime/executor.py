@@ -64,6 +64,7 @@ class Executor:
         self._quiet = asyncio.Event()
         self._waiting: dict[Work, asyncio.Future[None]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="kernel")
+        self._probes: list[asyncio.Future[None]] = []
 
     def wake(self) -> None:
         """There may be something to do."""
@@ -76,6 +77,13 @@ class Executor:
             future = self._waiting.setdefault(work, asyncio.get_running_loop().create_future())
             self.wake()
             await asyncio.shield(future)
+
+    async def probe(self) -> None:
+        """Return once the executor has had a turn, and its thread and the kernel have answered what changes nothing."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._probes.append(future)
+        self._wake.set()
+        await future
 
     @property
     def busy(self) -> bool:
@@ -112,10 +120,22 @@ class Executor:
                 result = await self._carry_out(effect)
                 engine.push(effect, result, time.time())
             self._report()
+            await self._answer_probes()
             await asyncio.sleep(0)
         self._report()
+        await self._answer_probes()
         for table, family, counts in engine.recounts():
             self._keeper.set_learned(table, family, counts)
+
+    async def _answer_probes(self) -> None:
+        if not self._probes:
+            return
+        probes, self._probes = self._probes, []
+        if self._tables:
+            await asyncio.get_running_loop().run_in_executor(self._thread, _ask_kernel, next(iter(self._tables.values())))
+        for future in probes:
+            if not future.done():
+                future.set_result(None)
 
     def _report(self) -> None:
         for work in self._engine.finished():
@@ -206,6 +226,13 @@ class Executor:
             else:
                 result[family] = unsupported(family)
         return result
+
+
+def _ask_kernel(mroute: Mroute) -> None:
+    try:
+        mroute.vif_counters(0)
+    except KernelRefused as exc:  # An answer it is: what is wrong with the socket shows where something is changed.
+        _log.debug("the kernel refuses to count", extra={"error": str(exc)})
 
 
 def unsupported(family: Family) -> Problem:

@@ -32,13 +32,13 @@ from mcastd.keeper.channel import (
     unpack_records,
     vif_map_values,
 )
-from mcastd.keeper.templates import bodies, learned_bodies
+from mcastd.keeper.templates import bodies, learned_bodies, take_told
 from mcastd.kernel import rawsock
 from mcastd.kernel.joins import HeldSocket
 from mcastd.model.address import Family
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.rule import Rule
-from mcastd.model.settings import TABLE_MAX, Settings
+from mcastd.model.settings import SEATS_MAX, TABLE_MAX, Settings
 from mcastd.model.template import TemplateChange
 
 TableFamily = tuple[int, Family]
@@ -57,6 +57,8 @@ class Hello:
     """The same by the monotonic clock, which keeper and server share."""
     starts: int
     """How often this keeper has started a server, this one included: 1 = the tables are new."""
+    kept: bool = False
+    """Whether what forwards outlives the keeper: a service manager has copies of its descriptors."""
     sockets: dict[TableFamily, socket.socket] = field(default_factory=dict)
     """Multicast routing sockets, initialised and non-blocking."""
     vif_maps: dict[TableFamily, VifEntries] = field(default_factory=dict)
@@ -71,12 +73,16 @@ class Callbacks:
 
     upcalls: Callable[[list[UpcallRecord]], None]
     losses: Callable[[Losses], None]
-    shutdown: Callable[[], None]
-    """The keeper wants an orderly end."""
+    shutdown: Callable[[bool], None]
+    """The keeper wants an orderly end; True = what forwards goes on."""
     end: Callable[[], None]
     """The keeper is gone, or talks nonsense: nothing keeps the sockets any more but this process."""
     reload: Callable[[], None] = lambda: None
     """The keeper was asked to have the configuration read again."""
+    hand_over: Callable[[int], None] = lambda _seat: None
+    """The keeper wants everything left to the server in this seat."""
+    ping: Callable[[int], None] | None = None
+    """The keeper wants to know whether the server lives: `pong` the number when that is sure. None = it is said at once."""
 
 
 class KeeperClient:
@@ -92,6 +98,8 @@ class KeeperClient:
         self._numbers = cycle(range(1, 2**32))
         self._unsent: deque[tuple[bytes, tuple[int, ...]]] = deque()
         """Messages, each with its descriptors, which are closed when it is sent."""
+        self.reloads = 0
+        """Number of the last RELOAD that has come."""
         self._open = True
         self._loop.add_reader(self._channel.fileno(), self._read)
 
@@ -110,6 +118,7 @@ class KeeperClient:
             started_at=_take_number(values, "started_at"),
             started_monotonic=_take_number(values, "started_monotonic"),
             starts=take_int(values, "starts", 1, 2**63),
+            kept=values.get("kept") is True,
         )
         stored = take_int(values, "stored", 0, 2**16)
         for _ in range(take_int(values, "sockets", 0, 2**16)):
@@ -176,18 +185,41 @@ class KeeperClient:
         for body in bodies(table, family, changes, whole=whole):
             await self._ask(Message.TEMPLATES, body)
 
+    async def tell_templates(self, table: int, family: Family) -> list[TemplateChange]:
+        """All templates by which the keeper answers upcalls of a table and family; McastdError NOT_FOUND if it is not open."""
+        told: list[TemplateChange] = []
+        total = 1
+        while len(told) < total:
+            values: dict[str, object] = {"table": table, "family": int(family), "first": len(told)}
+            part, total = take_told((await self._ask(Message.TELL_TEMPLATES, values)).values())
+            if not part:
+                break
+            told += part
+        return told
+
     def set_learned(self, table: int, family: Family, counts: Iterable[tuple[bytes, int]]) -> None:
         """Say by how many the learned entries of templates differ from what the keeper counts."""
         for body in learned_bodies(table, family, counts):
             self._send(encode(Message.LEARNED, body=body))
 
+    def pong(self, number: int) -> None:
+        """Tell the keeper that this server lives."""
+        self._send(encode(Message.PONG, number))
+
+    def notify(self, text: str, *, reloading: bool, reloads: int) -> None:
+        """Tell the keeper, for the service manager, how this server does, and whether it reads its configuration.
+
+        `reloads` is what was in `self.reloads` when the last reading that is over began.
+        """
+        self._send(encode(Message.NOTIFY, body={"text": text, "reloading": reloading, "reloads": reloads}))
+
     def ready(self) -> None:
         """Tell the keeper, which tells the service manager, that the server serves."""
         self._send(encode(Message.READY))
 
-    def request_shutdown(self) -> None:
-        """Tell the keeper that this server is ending and none shall follow."""
-        self._send(encode(Message.SHUTDOWN))
+    def request_shutdown(self, *, keep_forwarding: bool) -> None:
+        """Tell the keeper that this server is ending and none shall follow; whether what forwards shall go on."""
+        self._send(encode(Message.SHUTDOWN, body={"keep_forwarding": keep_forwarding}))
 
     def close(self) -> None:
         """Stop listening to the keeper; requests that wait fail with SHUTTING_DOWN."""
@@ -265,9 +297,14 @@ class KeeperClient:
             case Message.LOSSES:
                 self._callbacks.losses(take_losses(frame.values()))
             case Message.SHUTDOWN:
-                self._callbacks.shutdown()
+                self._callbacks.shutdown(frame.values().get("keep_forwarding") is True)
             case Message.RELOAD:
+                self.reloads = frame.request
                 self._callbacks.reload()
+            case Message.HAND_OVER:
+                self._callbacks.hand_over(take_int(frame.values(), "seat", 1, SEATS_MAX))
+            case Message.PING:
+                (self._callbacks.ping or self.pong)(frame.request)
             case Message.REPLY:
                 self._take_reply(frame)
             case _:

@@ -5,12 +5,27 @@ Called once, after every import and before the first byte of state, configuratio
 
 import logging
 import os
+from pathlib import Path
 
 from mcastd.kernel import privileges
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.settings import Settings
 
+OOM_SCORE = Path("/proc/self/oom_score_adj")
+
 _log = logging.getLogger(__name__)
+
+
+def give_up_protection(path: Path = OOM_SCORE) -> None:
+    """Have the kernel end this process before the keeper where memory is short: forwarding goes on without it.
+
+    The keeper may be protected (OOMScoreAdjust= of the unit), which is inherited. To be called while the file is still our own.
+    """
+    try:
+        if int(path.read_text()) < 0:
+            path.write_text("0\n")
+    except OSError as exc:
+        _log.debug("the protection from the OOM killer stays", extra={"error": exc.strerror})
 
 
 def drop(settings: Settings) -> None:
@@ -21,15 +36,18 @@ def drop(settings: Settings) -> None:
     if privileges.threads() != 1:
         raise McastdError(Reason.NOT_ALLOWED, "privileges can't be dropped: there are threads already, which would keep theirs")
     try:
+        # First: with the change of the user goes CAP_SETPCAP, by which a keeper that is root lets it be dropped.
+        privileges.drop_bounding_set()
         if settings.change_user:
             os.setgroups(settings.socket_gids())
             os.setresgid(settings.gid, settings.gid, settings.gid)
             os.setresuid(settings.uid, settings.uid, settings.uid)
         bounding_dropped = privileges.drop_everything()
+        confined = privileges.confine()
     except OSError as exc:
         raise McastdError(Reason.NOT_ALLOWED, f"privileges can't be dropped: {exc}", user=settings.user) from exc
     _verify(settings, bounding_dropped)
-    _log.debug("privileges are dropped", extra={"user": settings.user, "uid": settings.uid, "gid": settings.gid})
+    _log.debug("privileges are dropped", extra={"user": settings.user, "uid": settings.uid, "confined": confined})
 
 
 def _verify(settings: Settings, bounding_dropped: bool) -> None:

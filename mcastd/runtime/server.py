@@ -5,32 +5,39 @@ anything opened or parsed.
 """
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from mcastd.api.listeners import Listeners
+from mcastd.api.sockets import ApiSockets
 from mcastd.core.engine import Engine
-from mcastd.keeper.channel import ChannelError
+from mcastd.keeper.channel import EX_HANDED_OVER, EX_PROTOCOL, ChannelError
 from mcastd.kernel.links import LinkMonitor
 from mcastd.kernel.notifications import MfcMonitor
 from mcastd.model.address import Family
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.event import LinksResync
 from mcastd.model.settings import Settings
-from mcastd.runtime import privileges
+from mcastd.runtime import orphans, privileges
 from mcastd.runtime.actions import ActionCaller
 from mcastd.runtime.adoption import adopt
+from mcastd.runtime.certificates import tend
 from mcastd.runtime.configuration import Configurator
 from mcastd.runtime.daemon import Daemon
 from mcastd.runtime.housekeeping import Housekeeper
 from mcastd.runtime.keeper_client import Callbacks, Hello, KeeperClient, inherited_channel
 from mcastd.runtime.observing import Observing, inherited_listening
+from mcastd.runtime.preparation import Own, Preparation, ProtocolError, receive_prepare
 from mcastd.runtime.router_discovery import RouterDiscovery
+from mcastd.runtime.status import Status
 from mcastd.runtime.tasks import cancel, in_slices, spawn
 from mcastd.store.sqlite import Store
 from mcastd.telemetry import logs
@@ -45,35 +52,43 @@ EX_CONFIG = 78
 SWITCH_SECONDS = 0.0005
 """After which a thread that reads or writes files lets the loop go on: with Python's 5 ms, an RPC waits so long several times."""
 
+SETTLE = 1.0
+"""Seconds in which the sessions that ended with this server are written down; the next one does what is left."""
+
 GRACE = 3.0
 """Seconds for calls under way at an orderly end."""
 
 _log = logging.getLogger(__name__)
 
 
-def main() -> int:
-    """Run until told to end; the exit code is for the keeper."""
+def main(connect: Callable[[], socket.socket] | None = None, own: Own | None = None) -> int:
+    """Run until told to end; the exit code is for the keeper. A server that comes by itself connects, and has its `own`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A terminal sends it to both processes; the keeper ends this one in order.
+    faulthandler.enable()  # The keeper sends SIGABRT to a server that hangs: where, is on standard error then.
     logs.configure("server", "info")
     sys.excepthook = logs.log_uncaught
     try:
-        channel = inherited_channel()
-        hello = KeeperClient.receive_hello(channel)
-        logs.configure("server", hello.settings.log_level)
+        preparation = receive_prepare((connect or inherited_channel)(), own)
+        logs.configure("server", preparation.settings.log_level)
+        logs.configure_audit(preparation.settings.audit)
         imported = frozenset(sys.modules)
-        privileges.drop(hello.settings)
+        privileges.give_up_protection()
+        privileges.drop(preparation.settings)
         os.umask(0o077)
         gc.collect()
         gc.freeze()  # What is imported stays: no collection need look at it.
         # Small generations: 100,000 new routes in one of them kept the loop for 0.2 s; these are done in 13 ms at most.
         gc.set_threshold(10_000, 5, 1000)
         sys.setswitchinterval(SWITCH_SECONDS)
-        exit_code = asyncio.run(_serve(hello, channel))
+        exit_code = asyncio.run(_serve(preparation))
         # Each would have failed where the program's files are closed to the server's user: a test reads this.
         _log.debug("modules imported without privileges", extra={"modules": " ".join(sorted(sys.modules.keys() - imported))})
+    except ProtocolError as exc:
+        _log.error("this server can't serve that keeper", extra={"error": str(exc)})
+        return EX_PROTOCOL
     except ChannelError as exc:
         _log.error("there is no keeper to serve", extra={"error": str(exc)})
-        return EX_CONFIG
+        return EX_CONFIG if own is None else EX_TEMPFAIL
     except McastdError as exc:
         _log.error("the server can't start", extra={"reason": exc.reason.value, "error": str(exc)})
         return EX_TEMPFAIL if exc.reason is Reason.STORE_UNAVAILABLE else EX_CONFIG
@@ -87,36 +102,72 @@ class _End:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+        self.keep_forwarding = False
+        """Whether what forwards outlives the daemon, so that this router goes on to be one."""
+        self.successor = 0
+        """Seat of the server to which everything is left; 0 = none."""
 
-    def now(self) -> None:
+    def now(self, keep_forwarding: bool | None = None) -> None:
+        if keep_forwarding is not None:
+            self.keep_forwarding = keep_forwarding
+        self._event.set()
+
+    def hand_over(self, seat: int) -> None:
+        self.successor = seat
         self._event.set()
 
     async def wait(self) -> None:
         await self._event.wait()
 
 
-async def _serve(hello: Hello, channel: socket.socket) -> int:
-    settings, end = hello.settings, _End()
+async def _serve(preparation: Preparation) -> int:
+    """Prepare what needs no keeper, wait for HELLO, and serve; the channel, whose end lets the next one begin, is closed last."""
+    end = _End()
+    sockets = ApiSockets(preparation.settings.listens, preparation.seat, preparation.settings.remotes)
+    if not preparation.stand_by:
+        sockets.bind()
+    hello, callbacks = preparation.wait_for_hello(), _Callbacks(end)
+    if preparation.own is not None:
+        end.keep_forwarding = True  # Whoever sends SIGTERM to it ends the server, not the daemon.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, callbacks.reload)
+    with closing(KeeperClient(preparation.channel, callbacks.as_callbacks())) as keeper, preparation.places():
+        code = await _serve_keeper(hello, keeper, callbacks, sockets, end)
+        if preparation.own is not None and not end.successor:
+            sockets.withdraw()
+    if end.successor and not code:
+        # At once: clients are on connections that nobody answers any more, and find the next server when these are closed.
+        logs.finish()
+        os._exit(0 if preparation.own is None else EX_HANDED_OVER)
+    return code
+
+
+async def _serve_keeper(hello: Hello, keeper: KeeperClient, callbacks: "_Callbacks", sockets: ApiSockets, end: _End) -> int:
+    settings = hello.settings
+    end.keep_forwarding |= hello.kept
     store = _open_store(settings)
     links, monitors = LinkMonitor(), [MfcMonitor(family) for family in Family]
     try:
-        engine = Engine(store.begin(), store.load(), settings.limits)
-        engine.links(LinksResync(tuple(await links.start())))
+        found = tuple(await links.start())
+        start_count, stored = await orphans.load(store, hello, keeper, {link.ifindex: link.name for link in found})
+        engine = Engine(start_count, stored, settings.limits)
+        engine.links(LinksResync(found))
         tables = await adopt(engine, hello)
         metrics = Metrics()
-        callbacks = _Callbacks(end)
-        keeper = KeeperClient(channel, callbacks.as_callbacks())
         daemon = Daemon(engine, store, keeper, tables, metrics, end.now)
-        callbacks.daemon = daemon
+        daemon.forwarding_kept = hello.kept
+        callbacks.serve(daemon)
         daemon.configuration = Configurator(settings, engine, daemon.write, daemon.executor.wake, daemon.apply_rules)
+        daemon.configuration.on_principals = daemon.principals.replace
         if settings.action:
             daemon.actions = ActionCaller(engine, daemon.executor.done, keeper.run_action)
             daemon.configuration.on_reload = daemon.actions.reload
         await daemon.joiner.adopt(hello.stored)
+        orphans.settle(store, engine)
         daemon.reconciler.follow(monitors)
         observing = Observing(hello, daemon, metrics, inherited_listening(os.environ))
         discovery = RouterDiscovery(engine, keeper.open_control, restarted=hello.starts > 1)
-        return await _run(settings, daemon, keeper, links, observing, discovery, end, restarted=hello.starts > 1)
+        restarted = hello.starts > 1
+        return await _run(settings, daemon, keeper, links, observing, discovery, sockets, metrics, end, restarted=restarted)
     finally:
         links.close()
         for monitor in monitors:
@@ -128,6 +179,8 @@ def _open_store(settings: Settings) -> Store:
     store = Store.open(Path(settings.state_dir))
     if store.notice:
         _log.error("the stored state could not be used", extra={"notice": store.notice})
+    if store.copy is not None:
+        _log.info("the stored state was brought up to this version", extra={"copy": str(store.copy)})
     return store
 
 
@@ -137,18 +190,36 @@ class _Callbacks:
     def __init__(self, end: _End) -> None:
         self.daemon: Daemon | None = None
         self._end = end
+        self._early: list[Callable[[Daemon], None]] = []
+        """What came before there was one."""
 
     def as_callbacks(self) -> Callbacks:
         """In the form that KeeperClient wants."""
         return Callbacks(
-            upcalls=lambda records: self.daemon.upcalls(records) if self.daemon else None,
-            losses=lambda losses: self.daemon.losses(losses) if self.daemon else None,
+            upcalls=lambda records: self._tell(lambda daemon: daemon.upcalls(records)),
+            losses=lambda losses: self._tell(lambda daemon: daemon.losses(losses)),
             shutdown=self._end.now,
             end=self._end.now,
-            reload=self._reload,
+            reload=self.reload,
+            hand_over=self._end.hand_over,
+            ping=lambda number: self._tell(lambda daemon: daemon.ping(number)),
         )
 
-    def _reload(self) -> None:
+    def serve(self, daemon: Daemon) -> None:
+        """There is a daemon now: it is told what has come."""
+        self.daemon = daemon
+        early, self._early = self._early, []
+        for tell in early:
+            tell(daemon)
+
+    def _tell(self, tell: Callable[[Daemon], None]) -> None:
+        if self.daemon is not None:
+            tell(self.daemon)
+        else:
+            self._early.append(tell)
+
+    def reload(self) -> None:
+        """Read the configuration again."""
         if self.daemon is not None and self.daemon.configuration is not None:
             self.daemon.configuration.ask()
 
@@ -160,23 +231,32 @@ async def _run(
     links: LinkMonitor,
     observing: Observing,
     discovery: RouterDiscovery,
+    sockets: ApiSockets,
+    metrics: Metrics,
     end: _End,
     *,
     restarted: bool,
 ) -> int:
     """Start everything, wait for the end, stop everything in order."""
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end.now)
-    listeners = Listeners(daemon, settings.listens, observing.rpc)
+    listeners = Listeners(daemon, sockets, observing.rpc)
     ready = asyncio.Event()
+    status = Status(daemon.engine, keeper, listeners.sessions, lambda: listeners.watchers()[0])
+    if daemon.configuration is not None:
+        daemon.configuration.around_reload = status.reloading
+    daemon.leases.start()
     tasks = [
         spawn(daemon.executor.run(), "executor"),
         spawn(daemon.writer.run(), "writer"),
+        spawn(daemon.leases.run(), "leases"),
         spawn(daemon.joiner.run(), "joiner"),
         spawn(_follow_links(links, daemon), "links"),
         spawn(Housekeeper(daemon.engine, daemon.executor, lambda: _tables_to_keep(settings, daemon)).run(), "housekeeping"),
         spawn(daemon.reconciler.run(), "drift"),
         *(spawn(part, name) for part, name in observing.parts()),
         spawn(discovery.run(), "router discovery"),
+        spawn(tend(sockets.certificates, metrics), "certificates"),
+        spawn(status.run(), "status"),
         *([spawn(daemon.configuration.run(), "configuration")] if daemon.configuration is not None else []),
         *([spawn(daemon.actions.run(), "actions")] if daemon.actions is not None else []),
     ]
@@ -184,30 +264,37 @@ async def _run(
     try:
         await listeners.start()
         await observing.listen(ready.is_set, listeners.watchers)
-        starting = spawn(_become_ready(daemon, listeners, keeper, ready, restarted=restarted), "start")
+        starting = spawn(_become_ready(daemon, listeners, keeper, ready, status, restarted=restarted), "start")
         starting.add_done_callback(lambda task: end.now() if not task.cancelled() and task.exception() else None)
         done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
         failed = [task for task in done if task is not waiting]
         for task in failed:
             _log.critical("a part of the server has failed", extra={"part": task.get_name()}, exc_info=task.exception())
         ready.clear()
-        if not failed:
-            discovery.stop()
         await cancel(starting)
-        await listeners.stop(0 if failed else GRACE)
+        daemon.leases.leave()
+        if end.successor and not failed:
+            _log.info("the server hands over to another")
+            await listeners.hand_over(end.successor, GRACE)
+        else:
+            if not failed and not end.keep_forwarding:
+                discovery.stop()
+            await listeners.stop(0 if failed else GRACE)
+        if not failed:
+            await daemon.leases.settled(SETTLE)
         return 1 if failed else 0
     finally:
-        await listeners.stop(0)  # After an error; gRPC's servers complain of a loop that is gone otherwise.
+        if not end.successor:
+            await listeners.stop(0)  # After an error; gRPC's servers complain of a loop that is gone otherwise.
         await observing.stop()
         for task in (waiting, *reversed(tasks)):
             if not task.done():
                 await cancel(task)
         discovery.close()
-        keeper.close()
 
 
 async def _become_ready(
-    daemon: Daemon, listeners: Listeners, keeper: KeeperClient, ready: asyncio.Event, *, restarted: bool
+    daemon: Daemon, listeners: Listeners, keeper: KeeperClient, ready: asyncio.Event, status: Status, *, restarted: bool
 ) -> None:
     """Serve once the kernel holds what is wanted; `restarted`: not the first server of this daemon."""
     if daemon.configuration is not None:
@@ -218,6 +305,7 @@ async def _become_ready(
     await listeners.serving()
     ready.set()
     keeper.ready()
+    await status.ready()
     if daemon.actions is not None and not restarted:
         daemon.actions.start()
     _log.info("the server serves", extra={"routes": len(daemon.engine.desired.routes), "instance_id": daemon.info.instance_id})

@@ -17,13 +17,13 @@ from mcastd.core.plan import Work
 from mcastd.core.prepare import prepare
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.join import route_join_key
-from mcastd.model.write import Outcome, Write
+from mcastd.model.write import Outcome, SessionWrite, Write
 from mcastd.runtime.executor import Executor
 from mcastd.runtime.tasks import cancel, in_slices, spawn
 from mcastd.store.sqlite import Store
 
 QUEUE_MAX = 1024
-"""Writes that wait; more are refused rather than kept in memory."""
+"""Writes that wait; more are refused rather than kept in memory. Those of sessions do not count: each has but few under way."""
 
 GROUP_MAX = 64
 """Writes in one transaction."""
@@ -57,6 +57,8 @@ class Writer:
         self._store = store
         self._executor = executor
         self._queue: deque[tuple[Write, _Done]] = deque()
+        self._waiting = 0
+        """Of these, what is not a session's."""
         self._wake = asyncio.Event()
         self._steady = asyncio.Event()
         self._steady.set()
@@ -74,11 +76,13 @@ class Writer:
         """
         if self._closed:
             raise McastdError(Reason.SHUTTING_DOWN, "the daemon is ending: try again when it is back")
-        if len(self._queue) >= QUEUE_MAX:
+        bounded = not isinstance(write, SessionWrite)
+        if bounded and self._waiting >= QUEUE_MAX:
             text = f"{QUEUE_MAX} writes wait already, for the disk or the processor: try again later"
             raise McastdError(Reason.STORE_UNAVAILABLE, text, waiting=QUEUE_MAX)
         done: _Done = asyncio.get_running_loop().create_future()
         self._queue.append((write, done))
+        self._waiting += bounded
         self._wake.set()
         outcome, works = await done
         for work in works:
@@ -105,7 +109,9 @@ class Writer:
                 await self._wake.wait()
                 self._wake.clear()
                 while self._queue:
-                    await self._group([self._queue.popleft() for _ in range(min(len(self._queue), GROUP_MAX))])
+                    group = [self._queue.popleft() for _ in range(min(len(self._queue), GROUP_MAX))]
+                    self._waiting -= sum(not isinstance(write, SessionWrite) for write, _ in group)
+                    await self._group(group)
                     self._compact_if_due()
         finally:
             self._closed = True

@@ -6,6 +6,7 @@ from typing import Any
 from mcastd.model.join import JoinKey, JoinRecord
 from mcastd.model.limits import Limits
 from mcastd.model.owner import CONFIG_OWNER
+from mcastd.model.principal import Principal
 from mcastd.model.record import InterfaceSettings
 from mcastd.model.route import Route
 from mcastd.model.rule import Rule
@@ -17,6 +18,7 @@ from mcastd.sources.faults import Faults, Path
 from mcastd.sources.includes import read_files
 from mcastd.sources.interfaces import read_interfaces, read_rules
 from mcastd.sources.items import read_joins, read_routes
+from mcastd.sources.principals import read_principals
 
 Place = tuple[Document, Path]
 
@@ -36,6 +38,8 @@ class Configuration:
     settings: dict[str, InterfaceSettings] = field(default_factory=dict)
     """By interface."""
     rules: list[Rule] = field(default_factory=list)
+    principals: dict[str, Principal] = field(default_factory=dict)
+    """By name."""
     places: dict[object, Place] = field(default_factory=dict)
     """Where each route, join, interface and rule stands, by what tells it from others."""
 
@@ -88,6 +92,13 @@ def _read_items(document: Document, found: Configuration, faults: Faults) -> Non
     for path, said in read_interfaces(document, faults):
         if _first(document, path, said.interface, f"interface {said.interface}", found, faults):
             found.settings[said.interface] = said
+    _read_rules(document, found, faults)
+    for path, principal in read_principals(document, faults):
+        if _first(document, path, ("principal", principal.name), f"principal {principal.name}", found, faults):
+            found.principals[principal.name] = principal
+
+
+def _read_rules(document: Document, found: Configuration, faults: Faults) -> None:
     for path, rule in read_rules(document, faults):
         what = f"a rule of {rule.iif} with priority {rule.priority}"
         if all(_first(document, path, (rule.iif, rule.priority, one), what, found, faults) for one in rule.families):

@@ -12,13 +12,11 @@ from zlib import crc32
 
 from mcastd.model.limits import Limits
 from mcastd.model.router_discovery import INTERVAL_MAX, INTERVAL_MIN
-from mcastd.model.settings import DEFAULT_TABLE_NUMBERS, TABLE_MAX, TABLES_MAX
+from mcastd.model.settings import DEFAULT_TABLE_NUMBERS, LISTEN_OPTIONS, TABLE_MAX, TABLES_MAX
 from mcastd.sources.document import Document, check_keys
 from mcastd.sources.faults import Fault, Path
 
 ROUTES_MAX_LIMIT = 100_000_000
-
-LISTEN_OPTIONS = ("mode", "group", "access", "owner")
 
 DAEMON_KEYS: Mapping[str, type] = {
     "listen": list,
@@ -26,6 +24,7 @@ DAEMON_KEYS: Mapping[str, type] = {
     "metrics": str,
     "user": str,
     "log_level": str,
+    "audit": str,
     "action": str,
     "routes_max": int,
     "learned_max": int,
@@ -45,12 +44,21 @@ METRICS_KEYS: Mapping[str, type] = {
     "silent_after": int,
 }
 TABLE_KEYS: Mapping[str, type] = {"number": int, "unrouted": str, "rules": list}
+PRINCIPAL_KEYS: Mapping[str, type] = {
+    "name": str,
+    "access": str,
+    "owner": str,
+    "routes_max": int,
+    "streams_max": int,
+    "requests_per_second": int,
+}
 LISTEN_KEYS: Mapping[str, type] = {"address": str, **dict.fromkeys(LISTEN_OPTIONS, str)}
 
 SECTIONS: Mapping[str, type] = {
     "include": list,
     "daemon": dict,
     "listen": list,
+    "principal": list,
     "metrics": dict,
     "table": list,
     "interface": dict,
@@ -65,6 +73,7 @@ _FIRST_FILE_ALONE = ("daemon", "metrics", "listen")
 _TABLES: tuple[tuple[str, Mapping[str, type], str, str], ...] = (
     ("table", TABLE_KEYS, "number", "say which table it is (0 = the default one)"),
     ("listen", LISTEN_KEYS, "address", 'add address = "unix:PATH"'),
+    ("principal", PRINCIPAL_KEYS, "name", "say whom the certificate names: a SPIFFE id, URI, DNS name or common name"),
 )
 """Sections of several tables: the keys of each, which of them it must have, and what to do where it has not."""
 

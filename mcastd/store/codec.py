@@ -21,7 +21,7 @@ from zlib import crc32
 
 from mcastd.model.address import KEY_SIZE_V4, KEY_SIZE_V6
 from mcastd.model.join import JoinKey, JoinRecord
-from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord, Pin
+from mcastd.model.record import Intent, InterfaceSettings, Lease, OnExpiry, OwnerRecord, Pin
 from mcastd.model.route import Oif, Paths, Route, Template
 from mcastd.model.template import is_template_key
 
@@ -127,7 +127,7 @@ def encode(intent: Intent, identity: bytes) -> bytes:
     if puts:
         _encode_puts(puts, header, columns)
     if intent.owners:
-        header["owners"] = [(o.name, o.epoch, o.revision) for o in intent.owners]
+        header["owners"] = [_encode_owner(owner) for owner in intent.owners]
     if intent.settings:
         header["settings"] = [(s.interface, s.owner, s.ttl_threshold, s.ttl_revision, s.pins) for s in intent.settings]
         if any(s.router_discovery is not None for s in intent.settings):
@@ -165,6 +165,12 @@ def decode(record: object, identity: bytes, interner: Interner) -> Intent:
     return intent
 
 
+def _encode_owner(owner: OwnerRecord) -> tuple[object, ...]:
+    if owner.lease is None:
+        return owner.name, owner.epoch, owner.revision
+    return owner.name, owner.epoch, owner.revision, owner.lease, owner.hold_until, owner.syncing
+
+
 def _encode_template(route: Template) -> list[object]:
     """Templates are few and of many lengths: they stand in the header."""
     paths = route.paths
@@ -178,6 +184,7 @@ def _encode_template(route: Template) -> list[object]:
         route.idle_timeout,
         route.shared_tree,
         route.join,
+        route.session > 0,
     ]
 
 
@@ -196,6 +203,8 @@ def _encode_puts(puts: Sequence[Route], header: dict[str, object], columns: list
     header["monitored"] = _encode_values([route.monitored for route in puts], columns)
     if any(route.join for route in puts):
         header["join"] = _encode_values([route.join for route in puts], columns)
+    if any(route.session for route in puts):
+        header["session"] = _encode_values([int(route.session > 0) for route in puts], columns)
     revisions = [route.revision for route in puts]
     if min(revisions) == max(revisions):
         header["revision"] = revisions[0]
@@ -292,7 +301,7 @@ def _decode_body(header: object, columns: _Columns, interner: Interner) -> Inten
     intent.deletes += map(bytes.fromhex, header.get("template_deletes", ()))
     intent.puts += [_decode_template(values, interner) for values in header.get("template_puts", ())]
     if "owners" in header:
-        intent.owners = [OwnerRecord(text(name), epoch, revision) for name, epoch, revision in header["owners"]]
+        intent.owners = [_decode_owner(values, interner) for values in header["owners"]]
     if "settings" in header:
         settings = header["settings"]
         discovery = header.get("router_discovery", [(None, 0)] * len(settings))
@@ -305,11 +314,21 @@ def _decode_body(header: object, columns: _Columns, interner: Interner) -> Inten
     return intent
 
 
+def _decode_owner(values: list[Any], interner: Interner) -> OwnerRecord:
+    name, epoch, revision, *session = values
+    owner = OwnerRecord(interner.text(name), epoch, revision)
+    if session:
+        (hold_time, on_expiry), owner.hold_until, owner.syncing = session
+        owner.lease = Lease(hold_time, OnExpiry(on_expiry))
+    return owner
+
+
 def _decode_template(values: list[Any], interner: Interner) -> Template:
     key, (iif, oifs), owner, cookie, monitored, revision, idle_timeout, shared_tree, *later = values
     paths, owner = interner.paths(iif, oifs), interner.text(owner)
-    join = bool(later and later[0])
-    return Template(bytes.fromhex(key), paths, owner, cookie, monitored, revision, idle_timeout, shared_tree, join)
+    join, session, *_ = (*later, False, False)
+    fixed = (bytes.fromhex(key), paths, owner, cookie, monitored, revision)
+    return Template(*fixed, idle_timeout, shared_tree, bool(join), int(session))
 
 
 def _decode_join_key(values: list[Any], interner: Interner) -> JoinKey:
@@ -334,5 +353,6 @@ def _decode_puts(header: dict[str, Any], columns: _Columns, interner: Interner) 
     cookies = columns.values(cookies, count)
     monitored = columns.values(header["monitored"], count)
     joins = columns.values(header.get("join", (False,)), count)
+    sessions = columns.values(header.get("session", (0,)), count)
     revisions = repeat(header["revision"], count) if "revision" in header else columns.numbers("Q", count)
-    return list(map(Route, keys, paths, owners, cookies, monitored, revisions, joins))
+    return list(map(Route, keys, paths, owners, cookies, monitored, revisions, joins, sessions))

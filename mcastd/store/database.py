@@ -3,7 +3,8 @@
 One connection holds the file for as long as the daemon runs (locking_mode=EXCLUSIVE: no shared memory file, and a second
 daemon on the same state is refused). Commits are durable on return: write-ahead log, synchronous=FULL. The tables:
 
-    state     one row: start count, which snapshot is in force, how far it covers the journal, where the journal ends
+    state     one row: start count, which snapshot is in force, how far it covers the journal, where the journal ends,
+              whether the database has begun anew and what the kernel held then is yet to be taken note of
     snapshot  records (codec.py) of all routes, joins, owners and settings; the upper bits of the number are a generation
     journal   records of what was committed since, in order
 
@@ -25,8 +26,8 @@ from zlib import crc32
 
 from mcastd.model.errors import McastdError, Reason
 
-SCHEMA_VERSION = 1
-"""Of the tables and of the records in them; PRAGMA user_version."""
+SCHEMA_VERSION = 2
+"""Of the tables and of the records in them; PRAGMA user_version. Earlier ones are brought up (migrations.py)."""
 
 APPLICATION_ID = 0x6D636173
 """PRAGMA application_id, "mcas": tells our databases from others (file(1), and ourselves)."""
@@ -34,19 +35,20 @@ APPLICATION_ID = 0x6D636173
 _LOCK_WAIT_S = 2.0
 """How long to wait for a predecessor that is just ending."""
 
-_MODE = 0o600
+MODE = 0o600
 """Of the database; SQLite gives its log the same."""
 
-_SCHEMA = (
+SCHEMA = (
     "CREATE TABLE journal (sequence INTEGER PRIMARY KEY, record BLOB NOT NULL)",
     "CREATE TABLE snapshot (number INTEGER PRIMARY KEY, record BLOB NOT NULL)",
     (
         "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1), start_count, generation, chunks, snapshot_digest,"
-        " covered, covered_digest, head, head_digest, checksum)"
+        " covered, covered_digest, head, head_digest, anew, checksum)"
     ),
 )
+"""The tables, in the order of their names."""
 
-_COMPANIONS = ("-wal", "-shm", "-journal")
+COMPANIONS = ("-wal", "-shm", "-journal")
 """Files that SQLite keeps beside a database."""
 
 _MAKE_WRITABLE = "make the directory and the files in it readable and writable for the daemon's user"
@@ -93,6 +95,8 @@ class State(NamedTuple):
     head: int = 0
     """Last sequence number of the journal."""
     head_digest: int = 0
+    anew: int = 0
+    """1 = it has begun with nothing, and what the kernel holds of ours is yet to be kept (Store.settle)."""
 
 
 class Unusable(Exception):  # noqa: N818 - the name says what was found
@@ -124,15 +128,15 @@ def says_damaged(exc: sqlite3.Error) -> bool:
 
 def left_behind(path: Path) -> bool:
     """Whether there is a database at this path, or a log that one has left."""
-    return any(os.path.lexists(f"{path}{suffix}") for suffix in ("", *_COMPANIONS))
+    return any(os.path.lexists(f"{path}{suffix}") for suffix in ("", *COMPANIONS))
 
 
 def create(path: Path, start_count: int) -> None:
     """Make an empty database under another name, then move it here: there is never half a database at `path`."""
     making = path.with_name(path.name + ".making")
-    for suffix in ("", *_COMPANIONS):
+    for suffix in ("", *COMPANIONS):
         Path(f"{making}{suffix}").unlink(missing_ok=True)
-    os.close(os.open(making, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, _MODE))
+    os.close(os.open(making, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, MODE))
     connection = _connect(making)
     try:
         connection.execute("PRAGMA auto_vacuum = NONE")
@@ -140,15 +144,14 @@ def create(path: Path, start_count: int) -> None:
         with transaction(connection):
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            for statement in _SCHEMA:
+            for statement in SCHEMA:
                 connection.execute(statement)
-            state = State(start_count=start_count)
-            connection.execute("INSERT INTO state VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*state, _state_checksum(state)))
+            insert_state(connection, State(start_count=start_count, anew=1))
         connection.execute("PRAGMA journal_mode = WAL")
     finally:
         connection.close()
     making.rename(path)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def attach(path: Path) -> sqlite3.Connection:
@@ -185,40 +188,55 @@ def verify(connection: sqlite3.Connection) -> State:
         raise Unusable("it is a database of another program")
     if version > SCHEMA_VERSION:
         raise Unusable(f"it was written by a newer mcastd (schema {version}, this one knows {SCHEMA_VERSION})", newer=version)
-    found = connection.execute("SELECT sql FROM sqlite_schema ORDER BY name").fetchall()
-    if version != SCHEMA_VERSION or found != [(statement,) for statement in _SCHEMA]:
-        raise Unusable("its tables are not those of any mcastd")
-    # Cheap, whatever the number of routes: there are few rows, and long ones are chains of pages. 1,000,000 IPv6 routes: 11 ms.
-    ((verdict,), *_) = connection.execute("PRAGMA quick_check(1)").fetchall()
-    if verdict != "ok":
-        raise Unusable(str(verdict))
+    require_sound(connection, SCHEMA if version == SCHEMA_VERSION else ())
     for setting in ("synchronous = FULL", "secure_delete = OFF", "temp_store = MEMORY", "journal_size_limit = 16777216"):
         connection.execute(f"PRAGMA {setting}").fetchall()
     return read_state(connection)
 
 
+def require_sound(connection: sqlite3.Connection, schema: tuple[str, ...]) -> None:
+    """Check tables and pages; Unusable or sqlite3.Error."""
+    found = connection.execute("SELECT sql FROM sqlite_schema ORDER BY name").fetchall()
+    if found != [(statement,) for statement in schema]:
+        raise Unusable("its tables are not those of any mcastd")
+    # Cheap, whatever the number of routes: there are few rows, and long ones are chains of pages. 1,000,000 IPv6 routes: 11 ms.
+    ((verdict,), *_) = connection.execute("PRAGMA quick_check(1)").fetchall()
+    if verdict != "ok":
+        raise Unusable(str(verdict))
+
+
 def read_state(connection: sqlite3.Connection) -> State:
     """Return the state row; Unusable if it fails its checksum."""
+    return State(*read_state_row(connection, len(State._fields)))
+
+
+def read_state_row(connection: sqlite3.Connection, count: int) -> tuple[int, ...]:
+    """The so many values of the state row, of whatever schema version; Unusable if it is lost or fails its checksum."""
     rows = connection.execute("SELECT * FROM state").fetchall()
-    if len(rows) != 1 or not all(type(value) is int for value in rows[0]):
+    if len(rows) != 1 or len(rows[0]) != count + 2 or not all(type(value) is int for value in rows[0]):
         raise Unusable("its state row is lost")
-    state = State(*rows[0][1:9])
-    if rows[0][9] != _state_checksum(state):
+    _, *values, checksum = rows[0]
+    if checksum != _state_checksum(tuple(values)):
         raise Unusable("its state row fails its checksum")
-    return state
+    return tuple(values)
+
+
+def insert_state(connection: sqlite3.Connection, state: State) -> None:
+    """Make the state row; inside a transaction."""
+    connection.execute("INSERT INTO state VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*state, _state_checksum(state)))
 
 
 def write_state(connection: sqlite3.Connection, state: State) -> None:
     """Replace the state row; inside a transaction with what it describes."""
     connection.execute(
         "UPDATE state SET start_count = ?, generation = ?, chunks = ?, snapshot_digest = ?, covered = ?, covered_digest = ?,"
-        " head = ?, head_digest = ?, checksum = ?",
+        " head = ?, head_digest = ?, anew = ?, checksum = ?",
         (*state, _state_checksum(state)),
     )
 
 
-def _state_checksum(state: State) -> int:
-    return crc32(repr(tuple(state)).encode())
+def _state_checksum(values: tuple[int, ...]) -> int:
+    return crc32(repr(tuple(values)).encode())
 
 
 @contextmanager
@@ -252,13 +270,13 @@ def set_aside(path: Path, found: Unusable) -> Path:
     label = f"newer-v{found.newer}" if found.newer else "corrupt"
     base = f"{path}.{label}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     aside, attempt = base, 1
-    while any(os.path.lexists(f"{aside}{suffix}") for suffix in ("", *_COMPANIONS)):
+    while any(os.path.lexists(f"{aside}{suffix}") for suffix in ("", *COMPANIONS)):
         attempt += 1
         aside = f"{base}-{attempt}"
-    for suffix in ("", *_COMPANIONS):
+    for suffix in ("", *COMPANIONS):
         if os.path.lexists(f"{path}{suffix}"):
             Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
     return Path(aside)
 
 
@@ -278,7 +296,8 @@ def start_count_after(connection: sqlite3.Connection | None) -> int:
     return max(count, int(time()) // 3600)
 
 
-def _sync_directory(directory: Path) -> None:
+def sync_directory(directory: Path) -> None:
+    """Make names in a directory durable; OSError."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import chain, islice
 from pathlib import Path
+from time import time
 from typing import NamedTuple, Self
 from zlib import crc32
 
@@ -18,7 +19,7 @@ from mcastd.model.errors import McastdError, Reason
 from mcastd.model.join import JoinRecord
 from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord, Stored
 from mcastd.model.route import Route
-from mcastd.store import database
+from mcastd.store import database, migrations
 from mcastd.store.codec import ROUTES_MAX, DamagedRecord, Interner, checksum_of, decode, encode, pieces
 from mcastd.store.database import Unusable
 
@@ -66,6 +67,8 @@ class Store:
         self.path = path
         self.notice: str | None = None
         """What was found at start that someone must know: what was set aside, where it is and what to do."""
+        self.copy = migrations.migrate(path, connection)
+        """Where a copy is of what was of an earlier schema version at start; None = it was of today's."""
         self._connection = connection
         self._inode = path.stat().st_ino
         self._state = database.verify(connection)
@@ -93,6 +96,7 @@ class Store:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if database.left_behind(path):
                 try:
+                    migrations.remove_old_copies(path, time())
                     return cls._attach(path)
                 except _SetAside as done:
                     notice, start_count = done.notice, done.start_count
@@ -133,6 +137,11 @@ class Store:
         self._state = state
         return state.start_count
 
+    @property
+    def anew(self) -> bool:
+        """Whether it has begun with nothing and was not settled since: what the kernel holds of ours is nobody's leftover."""
+        return bool(self._state.anew)
+
     def load(self) -> Stored:
         """Return everything that was committed; the caller owns it. McastdError STORE_UNAVAILABLE."""
         loaded, self._loaded = self._loaded, None
@@ -150,6 +159,13 @@ class Store:
         A key that one intent both deletes and puts is there afterwards. McastdError STORE_UNAVAILABLE (a full disk):
         nothing was stored, and the next commit may succeed.
         """
+        self._commit(intents, self._state)
+
+    def settle(self, intents: Sequence[Intent]) -> None:
+        """Do as `commit` does with what was found in the kernel; from then on the store is not `anew`."""
+        self._commit(intents, self._state._replace(anew=0))
+
+    def _commit(self, intents: Sequence[Intent], state: database.State) -> None:
         mark = self._mark
         rows = []
         for piece in pieces(intents):
@@ -157,9 +173,9 @@ class Store:
             record = encode(piece, _journal_identity(sequence))
             rows.append((sequence, record))
             mark = Mark(sequence, _chained(mark.digest, record), mark.written + len(record))
-        if not rows:
+        if not rows and state == self._state:
             return
-        state = self._state._replace(head=mark.sequence, head_digest=mark.digest)
+        state = state._replace(head=mark.sequence, head_digest=mark.digest)
         with self._explained("write to"), database.transaction(self._connection):
             database.require_in_place(self.path, self._inode)
             self._connection.executemany("INSERT INTO journal VALUES (?, ?)", rows)
@@ -377,6 +393,6 @@ def _notice(path: Path, aside: Path, found: Unusable) -> str:
     else:
         remedy = "to use a backup stop the daemon and put it in that place"
     return (
-        f"{path} can't be used: {found}. It was moved to {aside} and an empty state was started:"
-        f" routes are back when their owners write them again; {remedy}, with any -wal file beside it"
+        f"{path} can't be used: {found}. It was moved to {aside} and an empty state was started: what the kernel holds"
+        f" goes on, as owner kernel's, until owners write theirs again; {remedy}, with any -wal file beside it"
     )

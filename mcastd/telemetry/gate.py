@@ -10,6 +10,7 @@ import ssl
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import bcrypt
@@ -164,7 +165,8 @@ class WebGate:
         if self._config.expires:
             self._metrics.certificate_expiry.labels("metrics").set(self._config.expires)
         else:
-            self._metrics.certificate_expiry.clear()
+            with suppress(KeyError):  # there was none before
+                self._metrics.certificate_expiry.remove("metrics")
 
     def _look(self) -> dict[Path, _Stamp]:
         return {path: _stamp(path) for path in self._config.files}

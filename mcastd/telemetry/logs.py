@@ -8,10 +8,12 @@ import logging
 import os
 import re
 import sys
-from datetime import UTC, datetime
+import time
 from enum import Enum
 from types import TracebackType
 from typing import Final, TextIO
+
+from mcastd.model.settings import AUDIT_LOGGER
 
 _STANDARD: Final = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "taskName"}
 """Attributes that every record has; all others came by `extra`."""
@@ -45,6 +47,12 @@ def configure(process: str, level: str, stream: TextIO | None = None) -> None:
     root.setLevel(level.upper())
     for library in ("grpc", "asyncio"):
         logging.getLogger(library).setLevel(max(root.level, logging.INFO))  # Their debug messages are about themselves.
+
+
+def configure_audit(what: str) -> None:
+    """Have the audit log tell all, refusals or nothing (model.settings.AUDITS), whatever the level of other lines."""
+    level = {"all": logging.INFO, "refusals": logging.WARNING}.get(what, logging.CRITICAL)
+    logging.getLogger(AUDIT_LOGGER).setLevel(level)
 
 
 def finish() -> None:
@@ -89,21 +97,21 @@ class LineFormatter(logging.Formatter):
         values = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         traceback = self.formatException(record.exc_info) if record.exc_info else ""
         if self._look is Style.TERMINAL:
-            time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S.%f")[:-3]
-            line = f"{time} {record.levelname:<7} {self._process}: {_one_line(message)}{_fields(values)}"
+            at = f"{time.strftime('%H:%M:%S', time.localtime(record.created))}.{int(record.created % 1 * 1000):03}"
+            line = f"{at} {record.levelname:<7} {self._process}: {_one_line(message)}{_fields(values)}"
             return f"{line}\n{traceback}" if traceback else line
         if traceback:
             values["exception"] = traceback
         if self._look is Style.JOURNAL:
             return f"<{_priority(record.levelno)}>{self._process}: {_one_line(message)}{_fields(values)}"
-        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        at = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.created % 1 * 1000):03}Z"
         first: dict[str, object] = {
             "level": record.levelname.lower(),
             "process": self._process,
             "msg": message,
             "logger": record.name,
         }
-        return f"time={time}{_fields(first)}{_fields(values)}"
+        return f"time={at}{_fields(first)}{_fields(values)}"
 
 
 def _priority(level: int) -> int:
@@ -117,6 +125,8 @@ def _fields(values: dict[str, object]) -> str:
 def _value(value: object) -> str:
     """The value bare where that is unambiguous, quoted and escaped otherwise."""
     text = str(value)
+    if type(value) is int:
+        return text
     return text if _BARE.fullmatch(text) else f'"{_escaped(text)}"'
 
 

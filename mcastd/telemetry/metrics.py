@@ -86,6 +86,12 @@ class Metrics:
             ["listener"],
             registry=registry,
         )
+        self.tls_files_good = Gauge(
+            "mcastd_tls_files_good",
+            "Whether certificate, key and CA of a listener are in force as they are (1), or as they were when good (0).",
+            ["listener"],
+            registry=registry,
+        )
         self.web_config_good = Gauge(
             "mcastd_web_config_last_reload_successful",
             "Whether the web configuration file is in force as it is (1), or as it was when it was good (0); 1 without a file.",

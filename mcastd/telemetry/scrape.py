@@ -12,16 +12,21 @@ from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
 from mcastd.core.engine import Engine
+from mcastd.core.orphans import orphans_left
 from mcastd.model.errors import McastdError
 from mcastd.telemetry.exposition import Format, restrict
 from mcastd.telemetry.flows import FlowPage, Flows
 from mcastd.telemetry.flowtext import every_text, page_text
+from mcastd.telemetry.owners import owner_families
 from mcastd.telemetry.ports import Daemon, Sample, Sampler
 from mcastd.telemetry.silence import CODE as FLOW_SILENT
 from mcastd.telemetry.state import WHERE, build, engine_families, learned_count, where
 
 MAX_AGE = 1.0
 """Seconds: scrapers and API share a sample of this age."""
+
+ORPHANS = "ORPHANS"
+"""Code of the condition that there are routes or joins of owner "kernel": the state was lost, and these were kept."""
 
 COLLECTORS = ("kernel", "flows", "state")
 
@@ -127,6 +132,7 @@ class Scraper:
         yield from self._of_facts()
         yield from self._registry.collect()
         yield from engine_families(self._engine, self._daemon)
+        yield from owner_families(self._engine.desired)
         yield from self._entries(found.sample)
         yield from self._export(found.page)
         yield self._condition()
@@ -182,6 +188,7 @@ class Scraper:
             "mcastd_condition", "What is not as it should be: 1 while it is so.", labels=["code", "severity"]
         )
         conditions.add_metric([FLOW_SILENT, "warning"], float(self._flows.silence.silent > 0))
+        conditions.add_metric([ORPHANS, "warning"], float(any(orphans_left(self._engine.desired))))
         return conditions
 
     def _memberships(self) -> Iterator[Metric]:

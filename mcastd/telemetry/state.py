@@ -63,7 +63,7 @@ def _routes(engine: Engine, tables: list[KernelTable]) -> Iterator[Metric | None
     routes = GaugeMetricFamily("mcastd_routes", "Routes that owners want, by state (RouteState).", labels=[*WHERE, "state"])
     templates = GaugeMetricFamily("mcastd_route_templates", "Templates and shared trees that owners want.", labels=WHERE)
     counts = {kernel: dict.fromkeys(RouteState, 0) for kernel in tables}
-    for number, (kernel, state, count) in enumerate(_states(engine, tables), 1):
+    for number, (kernel, state, count) in enumerate(states(engine, tables), 1):
         counts[kernel][state] += count
         if number % _SHAPES_AT_ONCE == 0:
             yield None
@@ -75,7 +75,7 @@ def _routes(engine: Engine, tables: list[KernelTable]) -> Iterator[Metric | None
     yield templates
 
 
-def _states(engine: Engine, tables: list[KernelTable]) -> Iterator[tuple[KernelTable, RouteState, int]]:
+def states(engine: Engine, tables: list[KernelTable]) -> Iterator[tuple[KernelTable, RouteState, int]]:
     """Changes to the counts that come to what is: table, state, by how many."""
     for kernel in tables:
         yield from ((kernel, shape.state, len(shape.members)) for shape in list(kernel.shapes.values()))

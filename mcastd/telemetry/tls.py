@@ -1,10 +1,10 @@
 """TLS of the metrics listener: the section tls_server_config of the web configuration made into a context."""
 
 import ssl
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from mcastd.model.certificate import not_after
 from mcastd.model.errors import McastdError
 
 KEYS = (
@@ -89,7 +89,7 @@ def make_context(section: Section, directory: Path) -> TlsFiles:
     _versions(section, context)
     _ciphers(section, context)
     try:
-        context.load_cert_chain(cert, private)
+        context.load_cert_chain(cert, private, password=_no_password)
         # Neither read_text() nor strptime(): they import modules, which may not be readable any more.
         expires = not_after(cert.read_bytes().decode("ascii"))
     except (OSError, ValueError) as exc:
@@ -100,6 +100,11 @@ def make_context(section: Section, directory: Path) -> TlsFiles:
     if sans and context.verify_mode is not ssl.CERT_REQUIRED:
         raise section.bad("client_allowed_sans", "needs client_auth_type RequireAndVerifyClientCert")
     return TlsFiles(context, tuple(one for one in (cert, private, client_ca) if one is not None), expires, sans)
+
+
+def _no_password() -> str:
+    """Rather than that OpenSSL asks for one on a terminal."""
+    raise ValueError("the key is encrypted: store it without a password, readable by the server's user alone")
 
 
 def _file(section: Section, key: str, directory: Path) -> Path | None:
@@ -158,36 +163,3 @@ def _client(section: Section, context: ssl.SSLContext, directory: Path) -> Path 
         raise section.bad("client_ca_file", f"({path or 'client_ca'}) can't be used: {exc}") from exc
     context.verify_mode = wanted
     return path
-
-
-def not_after(pem: str) -> float:
-    """When the first certificate of a PEM file ends, seconds since the epoch (RFC 5280 section 4.1); ValueError if it is none."""
-    begin = pem.index(ssl.PEM_HEADER)
-    end = pem.index(ssl.PEM_FOOTER, begin) + len(ssl.PEM_FOOTER)
-    der = ssl.PEM_cert_to_DER_cert(pem[begin:end])
-    _, certificate, _ = _element(der, 0)
-    _, at, _ = _element(der, certificate)  # TBSCertificate
-    if der[at] == 0xA0:  # the version, where there is one
-        at = _element(der, at)[2]
-    for _ in range(3):  # serial number, signature algorithm, issuer
-        at = _element(der, at)[2]
-    _, first, _ = _element(der, at)  # Validity
-    kind, begin, end = _element(der, _element(der, first)[2])
-    text = der[begin:end].decode("ascii")
-    if kind == 0x17:  # UTCTime: years 1950 to 2049
-        text = ("20" if text < "50" else "19") + text
-    return datetime.fromisoformat(f"{text[:8]}T{text[8:]}").timestamp()
-
-
-def _element(der: bytes, at: int) -> tuple[int, int, int]:
-    """Tag, begin and end of the content of the element at an offset; ValueError past the end."""
-    try:
-        kind, length, begin = der[at], der[at + 1], at + 2
-    except IndexError as exc:
-        raise ValueError("the certificate ends too soon") from exc
-    if length & 0x80:
-        count = length & 0x7F
-        length, begin = int.from_bytes(der[begin : begin + count], "big"), begin + count
-    if begin + length > len(der):
-        raise ValueError("the certificate ends too soon")
-    return kind, begin, begin + length

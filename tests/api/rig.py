@@ -19,6 +19,7 @@ from mcast.v1 import services_pb2 as sv
 from mcast.v1 import services_pb2_grpc as sv_grpc
 from mcast.v1 import types_pb2 as t
 from mcastd.api.listeners import Listeners
+from mcastd.api.sockets import ApiSockets
 from mcastd.core.engine import Engine
 from mcastd.kernel.mroute import Mroute
 from mcastd.model.address import Family
@@ -26,7 +27,7 @@ from mcastd.model.errors import KernelRefused, McastdError, Reason
 from mcastd.model.event import LinkChanged, LinksResync
 from mcastd.model.interface import Link, VifCounters
 from mcastd.model.limits import Limits
-from mcastd.model.settings import Access, Listen
+from mcastd.model.settings import Access, Listen, Remote
 from mcastd.model.template import TemplateChange
 from mcastd.runtime.daemon import Daemon
 from mcastd.runtime.keeper_client import KeeperClient
@@ -116,7 +117,7 @@ class FakeKeeperClient:
         """There is the default table alone."""
         raise McastdError(Reason.MROUTE_SOCKET_BUSY, f"table {table} belongs to another program", table=table)
 
-    def request_shutdown(self) -> None:
+    def request_shutdown(self, *, keep_forwarding: bool) -> None:  # noqa: ARG002 - who ends is the daemon's business
         """Remember it."""
         self.shutdown_requested = True
 
@@ -124,7 +125,14 @@ class FakeKeeperClient:
 class Rig:
     """A daemon that serves on a socket, and a client."""
 
-    def __init__(self, directory: Path, routes_max: int = 1000, access: Access = Access.ADMIN, **limits: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        routes_max: int = 1000,
+        access: Access = Access.ADMIN,
+        remotes: Sequence[Remote] = (),
+        **limits: Any,
+    ) -> None:
         self.kernel = FakeKernel()
         for family in Family:
             self.kernel.init((0, family))
@@ -142,9 +150,9 @@ class Rig:
         tables = cast("dict[tuple[int, Family], Mroute]", {(0, family): mroute for family, mroute in self.mroutes.items()})
         self.pool = FakePool()
         keeper = cast("KeeperClient", self.keeper)
-        self.daemon = Daemon(engine, self.store, keeper, tables, Metrics(), self.ended.set, self.pool)
+        self.daemon = Daemon(engine, self.store, keeper, tables, Metrics(), lambda _keep: self.ended.set(), self.pool)
         path = directory / "rig.sock"
-        self.listeners = Listeners(self.daemon, [Listen(str(path), access=access)])
+        self.listeners = Listeners(self.daemon, ApiSockets([Listen(str(path), access=access)], remotes=remotes))
         self.channel = grpc.aio.insecure_channel(f"unix:{path}", options=(("grpc.use_local_subchannel_pool", 1),))
         self.routes = rs_grpc.RouteServiceStub(self.channel)
         self.status = sv_grpc.DaemonServiceStub(self.channel)
@@ -206,6 +214,7 @@ async def running(rig: Rig) -> AsyncIterator[Rig]:
         spawn(daemon.executor.run(), "executor"),
         spawn(daemon.joiner.run(), "joiner"),
         spawn(daemon.writer.run(), "writer"),
+        spawn(daemon.leases.run(), "leases"),
     ]
     await rig.listeners.start()
     await rig.listeners.serving()

@@ -242,12 +242,16 @@ async def test_a_set_beyond_routes_max_is_refused_before_it_is_whole(rig: Rig) -
             await asyncio.sleep(0)
 
     found = await refused(rig.routes.ReplaceRoutes(requests()))
+    while found.code is grpc.StatusCode.INTERNAL and not found.reason:
+        # gRPC's own, where the client was just sending: the trailers are lost then.
+        sent = 0
+        found = await refused(rig.routes.ReplaceRoutes(requests()))
+    assert sent < 200
     assert (found.code, found.reason, found.metadata) == (
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "ROUTE_LIMIT",
         {"limit": "1000"},
     )
-    assert sent < 200
     assert await rig.snapshot() == before
     assert (await rig.replace([good(n) for n in range(1, 1001)])).created == 999
 

@@ -56,7 +56,7 @@ def test_shutdown_ends_the_daemon_in_order(own_bench: Bench) -> None:
     assert "Traceback" not in bench.daemon.log()
 
 
-def test_shutdown_that_keeps_forwarding_comes_later(own_bench: Bench) -> None:
+def test_shutdown_cannot_keep_forwarding_where_nobody_holds_it(own_bench: Bench) -> None:
     found = refused(lambda: own_bench.admin.daemon.Shutdown(sv.ShutdownRequest(keep_forwarding=True), timeout=10))
     assert (found.code, found.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
     assert found.metadata["field"] == "keep_forwarding"

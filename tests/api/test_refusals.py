@@ -432,16 +432,26 @@ def test_an_owner_has_a_plain_name(bench: Bench, owner: str) -> None:
 @pytest.mark.parametrize("owner", ["kernel", "config"])
 def test_reserved_owners_write_nothing(bench: Bench, owner: str) -> None:
     before = bench.snapshot()
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: bench.admin.put(good(1), owner=owner),
         lambda: bench.admin.patch(t.RoutePatch(key=key_of(good(1))), owner=owner),
-        lambda: bench.admin.delete(all=True, options=rs.WriteOptions(owner=owner)),
         lambda: bench.admin.replace([good(1)], options=rs.WriteOptions(owner=owner)),
-    ):
+    ]
+    if owner == "config":  # What was found in the kernel may be deleted.
+        calls.append(lambda: bench.admin.delete(all=True, options=rs.WriteOptions(owner=owner)))
+    for call in calls:
         found = refused(call)
         assert (found.code, found.reason, found.metadata["field"]) == (INVALID, "INVALID_VALUE", "options.owner")
         assert "reserved" in found.message
     assert bench.snapshot() == before
+
+
+def test_who_deletes_what_was_found_deletes_nothing_else(bench: Bench) -> None:
+    bench.admin.put(good(1))
+    assert bench.admin.delete(all=True, options=rs.WriteOptions(owner="kernel")).deleted == 0
+    found = bench.admin.delete(key_of(good(1)), options=rs.WriteOptions(owner="kernel"))
+    assert [change.error.reason for change in found.changes] == ["OWNED_BY_OTHER"]
+    assert refused(lambda: bench.write.delete(all=True, options=rs.WriteOptions(owner="kernel"))).reason == "NOT_ALLOWED"
 
 
 @pytest.mark.parametrize("rpc", ["PutRoutes", "PatchRoutes", "DeleteRoutes", "ReplaceRoutes", "ListRoutes"])

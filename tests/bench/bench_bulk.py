@@ -1,10 +1,13 @@
-"""How fast ReplaceRoutes programs the kernel, over gRPC and durable, against a loop in C over the same entries in the same run.
+"""How fast ReplaceRoutes and sessions program the kernel, over gRPC and durable, against a loop in C in the same run.
 
-    python -m tests.bench.bench_bulk [routes]
+    python -m tests.bench.bench_bulk [routes] [replace|session]
+
+The loop is over the same entries.
 
 Ratios count, not times: the machine is what it is. Runs in namespaces of its own, as root or in a user namespace.
 """
 
+import queue
 import statistics
 import sys
 import time
@@ -48,6 +51,59 @@ def floor(bed: Testbed, family: Family, routes: list[t.Route]) -> tuple[float, f
         return timed(run), timed(run)
 
 
+Messages = list[bytes]
+
+
+class SessionClient:
+    """Programs over a session, with messages that are encoded beforehand; each step is a replay of one."""
+
+    def __init__(self, daemon: McastdProcess, family: Family) -> None:
+        self._messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        program = daemon.channel.stream_stream(
+            "/mcast.v1.RouteService/ProgramRoutes",
+            request_serializer=None,
+            response_deserializer=rs.ProgramRoutesResponse.FromString,
+        )
+        self._answers: Iterator[rs.ProgramRoutesResponse] = iter(program(iter(self._messages.get, b"")))
+        self._next_id = 1
+        opening = rs.ProgramRoutesRequest.Open(owner=f"session-{family.value}")
+        self._messages.put(rs.ProgramRoutesRequest(open=opening).SerializeToString())
+        assert next(self._answers).HasField("opened")
+
+    def close(self) -> None:
+        """End the session."""
+        self._messages.put(b"")
+        assert list(self._answers) == []
+
+    def encode(self, ops: list[rs.ProgramRoutesRequest.Op], *, sync: bool) -> Messages:
+        """The messages of these operations, in a replay if that is wanted; they get the next ids, so encode in order."""
+        for op in ops:
+            op.id = self._next_id
+            self._next_id += 1
+        batches = [rs.ProgramRoutesRequest.Batch(ops=ops[at : at + CHUNK]) for at in range(0, len(ops), CHUNK)]
+        messages = [rs.ProgramRoutesRequest(batch=batch).SerializeToString() for batch in batches]
+        if not sync:
+            return messages
+        begin = rs.ProgramRoutesRequest(sync_begin=rs.ProgramRoutesRequest.SyncBegin())
+        end = rs.ProgramRoutesRequest(sync_end=rs.ProgramRoutesRequest.SyncEnd())
+        return [begin.SerializeToString(), *messages, end.SerializeToString()]
+
+    def send(self, messages: Messages, last: int, *, sync: bool) -> None:
+        """Send, and return when all is acknowledged."""
+        for message in messages:
+            self._messages.put(message)
+        for answer in self._answers:
+            assert not answer.ack.exceptions, answer
+            assert not answer.synced.HasField("error"), answer
+            if answer.HasField("synced") or (not sync and answer.ack.acked_through == last):
+                return
+
+    @property
+    def last_id(self) -> int:
+        """Of what was encoded last."""
+        return self._next_id - 1
+
+
 class Client:
     """Sends sets that are encoded beforehand: a controller's own time is not the daemon's."""
 
@@ -86,17 +142,50 @@ def run(bed: Testbed, daemon: McastdProcess, family: Family, source: str, count:
         floors.append(floor(bed, family, routes))
         for name, part in (("fresh", messages), ("unchanged", messages), ("all oifs changed", changed), ("all deleted", nothing)):
             steps[name].append(timed(lambda part=part: client.replace(part)))  # type: ignore[misc]
+    yield from _told("ReplaceRoutes", family, count, floors, steps)
+
+
+def run_session(bed: Testbed, daemon: McastdProcess, family: Family, source: str, count: int) -> Iterator[str]:
+    """Measure a session of one family; the lines to print."""
+    routes, others = (list(bulk(family, count, source, *oifs)) for oifs in (FIRST, OTHER))
+    op = rs.ProgramRoutesRequest.Op
+    keys = [t.RouteKey(group=route.group, source=route.source) for route in routes]
+    client = SessionClient(daemon, family)
+    plan: list[tuple[str, Callable[[], list[rs.ProgramRoutesRequest.Op]], bool]] = [
+        ("fresh", lambda: [op(put=route) for route in routes], False),
+        ("unchanged", lambda: [op(put=route) for route in routes], False),
+        ("replay of the same", lambda: [op(put=route) for route in routes], True),
+        ("all oifs changed", lambda: [op(put=route) for route in others], False),
+        ("all deleted", lambda: [op(delete=key) for key in keys], False),
+    ]
+    steps: dict[str, list[float]] = {name: [] for name, _, _ in plan}
+    floors = []
+    for _ in range(ROUNDS):
+        floors.append(floor(bed, family, routes))
+        for name, ops, sync in plan:
+            messages = client.encode(ops(), sync=sync)
+            last = client.last_id
+            steps[name].append(timed(lambda messages=messages, last=last, sync=sync: client.send(messages, last, sync=sync)))  # type: ignore[misc]
+    client.close()
+    yield from _told("session", family, count, floors, steps)
+
+
+def _told(
+    what: str, family: Family, count: int, floors: list[tuple[float, float]], steps: dict[str, list[float]]
+) -> Iterator[str]:
+    """The lines to print; a replay makes no kernel call, so it is compared with what new entries take."""
     new, replaced = (statistics.median(column) for column in zip(*floors, strict=True))
     yield f"IPv{family.value}: C loop, {count} new entries: {count / new:,.0f}/s; replaced: {count / replaced:,.0f}/s"
     for name, seconds in steps.items():
         compared = replaced if name == "all oifs changed" else new
         taken = statistics.median(seconds)
-        yield f"IPv{family.value}: ReplaceRoutes, {name}: {count / taken:,.0f}/s, {compared / taken:.2f} of the C loop"
+        yield f"IPv{family.value}: {what}, {name}: {count / taken:,.0f}/s in {taken:.3f} s, {compared / taken:.2f} of the C loop"
 
 
 def main() -> None:
     """Measure and print; medians of some rounds."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    wanted = sys.argv[2:] or ["replace", "session"]
     reason = become_able()
     if reason:
         sys.exit(reason)
@@ -104,8 +193,10 @@ def main() -> None:
         star = bed.star(receivers=3)
         with McastdProcess(star.router) as daemon:
             for family in Family:
-                for line in run(bed, daemon, family, star.source.address(family), count):
-                    print(line, flush=True)  # noqa: T201
+                for name, measure in (("replace", run), ("session", run_session)):
+                    if name in wanted:
+                        for line in measure(bed, daemon, family, star.source.address(family), count):
+                            print(line, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

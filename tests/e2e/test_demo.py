@@ -59,7 +59,6 @@ class Performance:
         }
         environment.pop("NO_COLOR", None)
         self._pids: set[int] = set()
-        self._namespaces: set[str] = set()
         self._process = subprocess.Popen(
             [*prefix, python, str(tree / "demo" / "demo.py")],
             stdout=subprocess.PIPE,
@@ -104,7 +103,7 @@ class Performance:
                 self.output += stdout.read()
         code = self._process.wait(PATIENCE)
         assert [pid for pid in self._pids if Path(f"/proc/{pid}").exists()] == [], self.output
-        assert self._namespaces & network_namespaces() == set()
+        assert processes_of(self._directory) == [], self.output
         assert list(self._directory.iterdir()) == []
         return code
 
@@ -117,13 +116,11 @@ class Performance:
             self._process.stdout.close()
 
     def _take_stock(self) -> None:
-        """Note its processes, and its network namespaces that are not ours too."""
+        """Note its processes."""
         pids = [self._process.pid]
         for pid in pids:
             pids += children(pid)
-        found = {name for pid in pids for name in open_namespaces(pid)}
         self._pids.update(pids)
-        self._namespaces |= found - open_namespaces(os.getpid())
 
 
 def children(pid: int) -> list[int]:
@@ -134,28 +131,17 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def open_namespaces(pid: int) -> set[str]:
-    """Network namespaces that a process is in or has open."""
-    found = set()
-    try:
-        links = [Path(f"/proc/{pid}/ns/net"), *Path(f"/proc/{pid}/fd").iterdir()]
-    except OSError:
-        return set()
-    for link in links:
-        try:
-            found.add(str(link.readlink()))
-        except OSError:
-            continue
-    return {name for name in found if name.startswith("net:")}
+def processes_of(directory: Path) -> list[int]:
+    """Pids of all that has inherited this directory for its temporary files: no namespace outlives the last of them.
 
-
-def network_namespaces() -> set[str]:
-    """Network namespaces that any process is in."""
-    found = set()
+    A namespace's number tells nothing: the kernel gives it to the next one, of another test.
+    """
+    found, mark = [], f"TMPDIR={directory}".encode()
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            found.add(str((process / "ns" / "net").readlink()))
-        except OSError:  # it has ended meanwhile, or is a kernel thread
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+        except OSError:  # It has ended meanwhile.
             continue
     return found
 

@@ -16,7 +16,7 @@ import pytest
 from tests.e2e.keeper_bench import ENVIRONMENT, ROOT, KeeperBench, run_to_end, serve, status_of
 from tests.testbed import Testbed
 
-DAC_READ_SEARCH, KILL, SETGID, SETUID, NET_ADMIN, NET_RAW = (1 << bit for bit in (2, 5, 6, 7, 12, 13))
+DAC_READ_SEARCH, KILL, SETGID, SETUID, SETPCAP, NET_ADMIN, NET_RAW = (1 << bit for bit in (2, 5, 6, 7, 8, 12, 13))
 
 StartKeeper = Callable[..., KeeperBench]
 
@@ -74,7 +74,7 @@ def test_root_keeps_what_it_needs_and_the_server_nothing(start_keeper: StartKeep
         "Inh": SETUID | SETGID,
         "Prm": NET_ADMIN | NET_RAW | SETUID | SETGID | KILL,
         "Eff": NET_ADMIN | NET_RAW | SETUID | SETGID | KILL,
-        "Bnd": 0,
+        "Bnd": NET_ADMIN | NET_RAW | SETUID | SETGID | KILL | SETPCAP,  # what it needs to re-execute itself
         "Amb": 0,
     }
     theirs = status_of(server.pid)
@@ -157,7 +157,8 @@ def test_user_namespace_with_one_id_will_do(start_keeper: StartKeeper, directory
     assert_powerless(theirs, bounding=False)
     assert uids(theirs) == {str(uid)}
     own = capabilities(status_of(keeper.pid))
-    assert own == {"Inh": 0, "Prm": NET_ADMIN | NET_RAW, "Eff": NET_ADMIN | NET_RAW, "Bnd": 0, "Amb": 0}
+    two = NET_ADMIN | NET_RAW
+    assert own == {"Inh": 0, "Prm": two, "Eff": two, "Bnd": two | SETPCAP, "Amb": 0}
     assert len(server.ask("open_table", 5)) == 2
     keeper.process.terminate()
     assert keeper.wait() == 0

@@ -1,8 +1,8 @@
 """What becomes of a daemon whose state directory is damaged, too new, closed or full."""
 
 import os
-import signal
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,16 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
+from mcast.v1 import services_pb2 as sv
+from mcast.v1 import services_pb2_grpc as sv_grpc
+from mcast.v1 import types_pb2 as t
 from mcastd.model.address import Family
+from tests.e2e import templates
 from tests.e2e.router import Router, bulk
-from tests.testbed import Testbed
-from tests.testbed.daemon import McastdProcess
+from tests.e2e.session import WITHDRAW, Session
+from tests.e2e.view import Watching
+from tests.testbed import Sender, Testbed
+from tests.testbed.daemon import McastdProcess, wait_until
 
 pytestmark = pytest.mark.kernel
 
@@ -79,26 +85,12 @@ def test_unusable_database_is_set_aside(router: Router, spoil: Callable[[Path], 
     router.check_leaves(sender, "down2")
 
 
-def test_forwarding_goes_on_when_the_database_is_damaged_and_the_server_killed(router: Router) -> None:
-    """Nobody wants the entries any more: they go, and the daemon serves, with the message."""
-    sender = router.sender()
-    router.put(router.route(sender, "down1"))
-    server = router.daemon.server_pid()
-    os.kill(server, signal.SIGSTOP)
-    damage(router.daemon.state_dir / DATABASE)
-    os.kill(server, signal.SIGKILL)
-    router.wait_server_after(server)
-    assert router.daemon.list_routes() == []
-    assert router.kernel() == {}
-    assert "the stored state could not be used" in router.daemon.log()
-
-
 @pytest.fixture
 def small_disk(testbed: Testbed, directory: Path) -> Iterator[Router]:
     """A router whose daemon has its state on a small disk, in a mount namespace of its own."""
     mount = f'mkdir -p "$0" && chmod 755 "$0" && mount -t tmpfs -o size={DISK},mode=777 state "$0" && exec "$@"'
     prefix = ["unshare", "--mount", "sh", "-c", mount, str(directory / "state")]
-    with Router(testbed, Family.IPV4, directory=directory, prefix=prefix) as made:
+    with Router(testbed, Family.IPV4, directory=directory, prefix=prefix, arguments=templates.METRICS) as made:
         yield made
 
 
@@ -141,6 +133,94 @@ def test_full_disk_refuses_writes_and_forwarding_goes_on(small_disk: Router) -> 
     router.daemon.wait_ready()
     router.daemon.replace(bulk(router.family, 5000, router.source, "down1"), options={"owner": "bulk"})
     assert len(router.daemon.list_routes()) == len(router.kernel()) == 5001
+    router.check_leaves(sender, "down1")
+
+
+def check_refused(call: Callable[[], object], *texts: str) -> None:
+    """A write that can't be stored says so, and what to do."""
+    with pytest.raises(grpc.RpcError) as refused:
+        call()
+    assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert reason_of(refused.value) == "STORE_UNAVAILABLE"
+    assert any(text in str(refused.value.details()) for text in texts), refused.value.details()
+
+
+def check_goes_on(router: Router, sender: Sender, watching: Watching) -> None:
+    """Forwarding, reads, Watch and metrics: the one route is there, and news still come."""
+    assert len(router.daemon.list_routes()) == len(router.kernel()) == 1
+    router.check_leaves(sender, "down1")
+    assert templates.metric(router, "mcastd_routes", state="programmed", family="ipv4") == 1
+    assert router.daemon.status().limits.routes == 1
+    router.namespace.ip("link set dev down2 down")
+    watching.until(lambda view: not view.of("interface")["down2",].up)
+    router.namespace.ip("link set dev down2 up")
+    watching.until(lambda view: view.of("interface")["down2",].up)
+
+
+def every_write(router: Router) -> list[Callable[[], object]]:
+    """Each takes more room than a full disk has; nothing comes of it."""
+    daemon, routes = router.daemon, list(bulk(router.family, 5000, router.source, "down1"))
+    joins = [t.Join(interface="up", group=one.group) for one in routes[:1000]]
+    stub = sv_grpc.JoinServiceStub(daemon.channel)
+    return [
+        lambda: daemon.replace(routes, options={"owner": "bulk"}),
+        lambda: daemon.put(*routes),
+        lambda: stub.PutJoins(sv.PutJoinsRequest(joins=joins), timeout=20),
+    ]
+
+
+def test_a_full_disk_is_lived_with_and_healed_without_a_restart(small_disk: Router) -> None:
+    """Also by a session that ends meanwhile: its end is written down when there is room."""
+    router = small_disk
+    sender, server = router.sender(), router.daemon.server_pid()
+    router.put(router.route(sender, "down1"))
+    with Watching(router.daemon, kinds=[sv.KIND_INTERFACE]) as watching, Session(router.daemon.socket) as session:
+        session.open("sdn", hold=1, on_expiry=WITHDRAW)
+        filler = fill(disk_of(router))
+        for write in every_write(router):
+            check_refused(write, "full", "make room")
+        session.die()
+        check_goes_on(router, sender, watching)
+
+        filler.unlink()
+        for write in every_write(router):
+            write()
+        wait_until(lambda: not next(one for one in router.daemon.status().owners if one.name == "sdn").connected, 20)
+        assert len(router.kernel()) == 5001
+    assert router.daemon.server_pid() == server
+    assert "writes can be stored again" in router.daemon.log()
+
+
+@pytest.fixture
+def failing_disk(testbed: Testbed, directory: Path) -> Iterator[tuple[Router, Path]]:
+    """A router whose state is on an ext4 of its own, and the file that makes that have an error: it is read-only then."""
+    image = directory / "image"
+    image.write_bytes(bytes(DISK * 4))
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-e", "remount-ro", str(image)], check=True)
+    mount = f'mkdir -p "$0" && mount -o loop {image} "$0" && chmod 777 "$0" && exec "$@"'
+    prefix = ["unshare", "--mount", "sh", "-c", mount, str(directory / "state")]
+    with Router(testbed, Family.IPV4, directory=directory, prefix=prefix, arguments=templates.METRICS) as made:
+        command = ["losetup", "--noheadings", "--output", "NAME", "--associated", str(image)]
+        device = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        yield made, Path("/sys/fs/ext4", Path(device).name, "trigger_fs_error")
+
+
+@pytest.mark.skipif(not Path("/sys/fs/ext4/features").exists(), reason="needs ext4, loop devices and a writable /sys")
+def test_a_disk_that_becomes_read_only_is_lived_with(failing_disk: tuple[Router, Path]) -> None:
+    """As a kernel makes it that finds an error: writes are refused, and all else goes on."""
+    router, trigger = failing_disk
+    sender, server = router.sender(), router.daemon.server_pid()
+    router.put(router.route(sender, "down1"))
+    with Watching(router.daemon, kinds=[sv.KIND_INTERFACE]) as watching:
+        trigger.write_text("the test")
+        for write in every_write(router):
+            check_refused(write, "I/O error", "readonly", "read-only", "Read-only")
+        check_goes_on(router, sender, watching)
+    assert router.daemon.server_pid() == server
+
+    # A server that can't even be started leaves the kernel as it is.
+    router.daemon.kill_server()
+    wait_until(lambda: "the server can't start" in router.daemon.log(), 20)
     router.check_leaves(sender, "down1")
 
 

@@ -61,6 +61,7 @@ ONLY_LIBRARIES = {
 # Library -> the only packages that may import it.
 ONLY_USERS = {
     "bcrypt": ["mcastd.telemetry"],
+    "cryptography": ["mcastd.cli.lab"],
     "cffi": ["mcastd.kernel"],
     "click": ["mcastd.cli"],
     "google": ["mcastd.api", "mcastd.cli.ctl"],  # protobuf

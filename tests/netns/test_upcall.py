@@ -5,6 +5,7 @@ import struct
 
 import pytest
 
+from mcastd.kernel import rawsock
 from mcastd.kernel.upcall import LIMIT_MAX, Upcall, UpcallKind, receive
 from mcastd.model.address import Family, pack_address
 from tests.netns.routed import Routed, group
@@ -89,6 +90,8 @@ def test_lost_upcalls_are_counted(routed: Routed) -> None:
     assert len(after.upcalls) == 1
     # While it is full, the kernel counts what the filter would have kept out as well: some neighbour discovery here.
     assert 0 <= after.lost - (NEW_GROUPS - len(before.upcalls)) < 20
+    # Who takes the socket over is not told again.
+    assert 0 <= rawsock.dropped(routed.sock) - after.lost < 20
 
 
 def test_no_more_than_the_limit_is_read(routed: Routed) -> None:

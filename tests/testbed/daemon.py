@@ -43,10 +43,12 @@ class McastdProcess:
         prefix: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
+        command: Sequence[str] = ("serve",),
+        pass_fds: Sequence[int] = (),
     ) -> None:
         """Start it; with `ready` wait until it serves. `directory` holds socket and state, and outlives it.
 
-        `prefix` is a command that executes another ("unshare -m"); the program is looked for in `cwd` first.
+        `prefix` is a command that executes another ("unshare -m"); the program, with `command`, is looked for in `cwd` first.
         """
         self.namespace = namespace
         self._made = tempfile.TemporaryDirectory(prefix="mcastd-test-") if directory is None else None
@@ -57,14 +59,15 @@ class McastdProcess:
         self.log_path = self.directory / "log"
         self._log = self.log_path.open("ab")
         places = ["--listen", f"unix:{self.socket}", "--state-dir", str(self.state_dir)]
-        command = [*prefix, sys.executable, "-m", "mcastd.cli", "serve", *places, *arguments]
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith("MCASTD_")} | {"PYTHONFAULTHANDLER": "1"}
+        program = [*prefix, sys.executable, "-m", "mcastd.cli", *command, *places, *arguments]
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MCASTD_", "GRPC_"))} | {"PYTHONFAULTHANDLER": "1"}
         self.process = namespace.popen(
-            command,
+            program,
             stderr=self._log,
             stdin=subprocess.DEVNULL,
             env={**inherited, **(environment or {})},
             cwd=cwd,
+            pass_fds=pass_fds,
             process_group=0,  # a Ctrl-C for the tests is not for it
         )
         self.channel = grpc.insecure_channel(f"unix:{self.socket}", options=_OPTIONS)

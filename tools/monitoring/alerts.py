@@ -111,6 +111,14 @@ def _limits(settings: Settings) -> list[Alert]:
             "{{ $labels.instance }} holds {{ $value | humanizePercentage }} of the memberships that joins may come to.",
         ),
         Alert(
+            "McastdDesiredStateStale",
+            f"mcastd_owner_stale_routes{{{chosen}}} > 0",
+            settings.later,
+            "warning",
+            "A controller is away",
+            "{{ $value }} routes of {{ $labels.owner_id }} on {{ $labels.instance }} are stale: it has not said them again.",
+        ),
+        Alert(
             "McastdSourcesRefused",
             " or ".join(f"increase(mcastd_{what}_refused_total{{{chosen}}}[{window}]) > 0" for what in ("learned", "stops")),
             0,

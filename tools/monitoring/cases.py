@@ -147,6 +147,13 @@ def _cases() -> list[Case]:
             "r1 holds 95% of the memberships that joins may come to.",
         ),
         Case(
+            "McastdDesiredStateStale",
+            {'mcastd_owner_stale_routes{owner_id="sdn"': _gauge(0, 500, 0)},
+            {'mcastd_owner_stale_routes{owner_id="sdn"': "0x30 500x3 0x100"},
+            {"owner_id": "sdn"},
+            "500 routes of sdn on r1 are stale: it has not said them again.",
+        ),
+        Case(
             "McastdSourcesRefused",
             {'mcastd_learned_refused_total{table="0",family="ipv6"': _counter(0, 10, 0)},
             {'mcastd_learned_refused_total{table="0",family="ipv6"': "10x140"},

@@ -108,7 +108,7 @@ def man_page(context: click.Context) -> str:
     for heading, rows in _shared(context).items():
         lines += [".PP", f"{_roff(heading)}:", *_entries(rows)]
     lines += [".SH VALUES", *_entries(list(_FORMS)), ".SH EXIT STATUS", *_entries(list(_EXIT_CODES))]
-    lines += [".SH SEE ALSO", "\\fBmcastd\\fR(1)"]
+    lines += [".SH SEE ALSO", "\\fBmcastd\\fR(8)"]
     return "\n".join(lines) + "\n"
 
 

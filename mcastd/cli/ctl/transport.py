@@ -28,7 +28,12 @@ _CHANNEL_OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 2000),
 )
 # A peer that is gone without a word (host down, network gone) is noticed; the daemon allows a ping every 5 s.
-_KEEPALIVE = (("grpc.keepalive_time_ms", 10_000), ("grpc.keepalive_timeout_ms", 20_000))
+# gRPC 1.85 goes by ping_timeout_ms (60 s if left alone), others by keepalive_timeout_ms.
+_KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 20_000),
+)
 
 
 _DEADLINE = "Deadline Exceeded"

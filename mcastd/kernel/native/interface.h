@@ -124,6 +124,10 @@ int pv_raise_ambient(uint64_t capabilities);
 int pv_set_no_new_privs(void);
 int pv_get_no_new_privs(void);      /* 1 or 0 */
 int pv_set_parent_death_signal(int number);
+int pv_close_proc(void);            /* PR_SET_DUMPABLE 0 */
+
+/* --- system calls that the server has no use for: confine.c --- */
+int pv_confine(void);               /* needs no_new_privs; ENOSYS or EINVAL = this system has no filters */
 
 /* --- memberships: joins.c --- */
 typedef struct {

@@ -79,3 +79,8 @@ int pv_set_parent_death_signal(int number)
 {
     return prctl(PR_SET_PDEATHSIG, number, 0, 0, 0) ? errno : 0;
 }
+
+int pv_close_proc(void)
+{
+    return prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) ? errno : 0;
+}

@@ -55,6 +55,16 @@ def test_options_are_taken_over() -> None:
     assert auth.write_options(rs.WriteOptions(owner="alice"), WRITE).owner == "alice"
 
 
+def test_what_was_found_in_the_kernel_is_deleted_by_admin_alone() -> None:
+    kernel = rs.WriteOptions(owner="kernel")
+    assert auth.write_options(kernel, ADMIN, deletes=True).owner == "kernel"
+    with pytest.raises(McastdError) as caught:
+        auth.write_options(kernel, WRITE, deletes=True)
+    assert caught.value.reason is Reason.NOT_ALLOWED
+    with pytest.raises(McastdError, match="reserved"):
+        auth.write_options(kernel, ADMIN)
+
+
 @pytest.mark.parametrize("message", [rs.WriteOptions(owner="bob"), rs.WriteOptions(take_over=True)])
 def test_acting_for_others_needs_admin(message: rs.WriteOptions) -> None:
     with pytest.raises(McastdError) as caught:

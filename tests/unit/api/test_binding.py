@@ -123,7 +123,12 @@ async def test_every_reason_reaches_the_client(reason: Reason) -> None:
     assert (found.code.value[0], found.message) == (CODES[reason], "why: what to do")
     assert (found.reason, found.domain, found.metadata) == (reason, "mcastd", {"owner": "alice"})
     assert found.fields == {}
-    assert found.retry_seconds == (1 if reason is Reason.STORE_UNAVAILABLE else None)
+    assert found.retry_seconds == (1 if reason in {Reason.STORE_UNAVAILABLE, Reason.RATE_LIMIT} else None)
+
+
+async def test_a_refusal_that_says_when_to_come_again_says_it_in_retry_info() -> None:
+    found = await told(McastdError(Reason.RATE_LIMIT, "too soon", limit=10, retry_after="0.250"))
+    assert found.retry_seconds == 0.25
 
 
 async def test_a_field_is_a_violation() -> None:

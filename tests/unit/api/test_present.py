@@ -3,8 +3,10 @@
 import asyncio
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from mcast.v1 import route_service_pb2 as rs
+from mcast.v1 import services_pb2 as sv
 from mcast.v1 import types_pb2 as t
 from mcastd.api import present
 from mcastd.api.ports import CounterSample
@@ -12,6 +14,7 @@ from mcastd.api.present import ANSWER_BYTES_MAX, SLICE, RoutePresenter, portions
 from mcastd.model.address import Family
 from mcastd.model.errors import Problem, Reason
 from mcastd.model.join import JoinKey, JoinRecord
+from mcastd.model.record import Lease, OnExpiry, OwnerRecord
 from mcastd.model.route import Action, Counters, Fate, Route, RouteState
 from mcastd.model.write import Change, Outcome
 from mcastd.runtime.tasks import cancel, spawn
@@ -203,3 +206,23 @@ async def test_a_join_that_failed_is_in_the_answer(reason: Reason, failed: int) 
     for written in (outcome(Change(Action.CREATE, 0, None, one)), outcome(kept=(one,))):
         told, _ = await write_result(written, every=False, tried=True, join_error=lambda _: Problem(reason, "words"))
         assert (told.failed, told.changes[0].error.reason) == (failed, reason)
+
+
+def test_what_is_stale_is_told_of_what_sessions_wrote_alone() -> None:
+    one = programmed()
+    presenter = RoutePresenter(None, lambda _: None, lambda _: True)
+    assert not presenter.present(one).status.stale
+    one.session = 1
+    assert presenter.present(one).status.stale
+    assert not RoutePresenter(None, lambda _: None, lambda _: False).present(one).status.stale
+
+
+def test_an_owner() -> None:
+    plain = present.owner_message(OwnerRecord("sdn", epoch=7, revision=9), 3, 0)
+    assert plain == sv.Owner(name="sdn", epoch=7, revision=9, entries=3)
+    lease = Lease(0.1, OnExpiry.WITHDRAW)
+    said = rs.Lease(hold_time=Duration(nanos=100_000_000), on_expiry=rs.Lease.ON_EXPIRY_WITHDRAW)
+    up = present.owner_message(OwnerRecord("sdn", lease=lease, session=4), 3, 1)
+    assert up == sv.Owner(name="sdn", connected=True, entries=3, stale=1, lease=said)
+    away = present.owner_message(OwnerRecord("sdn", lease=lease, hold_until=1000.5), 3, 3)
+    assert away == sv.Owner(name="sdn", entries=3, stale=3, lease=said, hold_until=present.timestamp(1000.5))

@@ -8,7 +8,8 @@ import pytest
 
 from mcastd.cli import addresses, configuration
 from mcastd.cli.addresses import split_addresses
-from mcastd.cli.configuration import Flags, load_settings
+from mcastd.cli.configuration import load_settings
+from mcastd.cli.flags import Flags
 from mcastd.keeper.channel import MESSAGE_MAX, Message, encode
 from mcastd.keeper.failure import CannotRun
 from mcastd.keeper.identity import Identity
@@ -175,14 +176,24 @@ def test_addresses_of_a_variable(text: str, parts: list[str]) -> None:
     "address,says",
     [
         ("tcp:127.0.0.1:50051", "TLS"),
-        ("0.0.0.0:50051", "TLS"),
-        ("[::]:50051", "TLS"),
+        ("0.0.0.0:50051", "write unix:PATH or tcp:"),
+        ("[::]:50051", "write unix:PATH or tcp:"),
         ("/run/x.sock", "unix:/run/x.sock"),
         ("unix:x.sock", "absolute"),
         ("unix:/run/", "absolute"),
         ("unix:", "absolute"),
-        ("unix-abstract:x", "TLS"),
-        ("unix:/" + "x" * 107, "107"),
+        ("unix-abstract:x", "write unix:PATH or tcp:"),
+        ("tcp:0.0.0.0:50051,plain=yes", "no loopback address"),
+        ("tcp:0.0.0.0:50051,cert=/a,key=/b", "ca is missing"),
+        ("tcp:0.0.0.0:50051,cert=/a,key=b,ca=/c", "absolute path"),
+        ("tcp:[::1]:50051,plain=yes,ca=/c", "there is no TLS"),
+        ("tcp:[::1]:50051,plain=perhaps", "yes or no"),
+        ("tcp:router.lab:50051,plain=yes", "tcp:ADDRESS:PORT"),
+        ("tcp:127.0.0.1:0,plain=yes", "tcp:ADDRESS:PORT"),
+        ("tcp:127.0.0.1:50051,mode=0600", "for unix: addresses"),
+        ("unix:/x/y,cert=/a", "for tcp: addresses"),
+        ("tcp:0.0.0.0:1,cert=/a,key=/b,ca=/c,access=view", "[[principal]]"),
+        ("unix:/" + "x" * 102, "102"),
         ("unix:/x,mode=0999", "0660"),
         ("unix:/x,mode=rw", "0660"),
         ("unix:/x,mode=01777", "0660"),
@@ -290,7 +301,7 @@ def test_group_that_this_namespace_has_not(load: Load, monkeypatch: pytest.Monke
 
 def test_settings_fit_into_a_message(load: Load) -> None:
     """As large as they can be, but for the path of the file and the state directory, which the kernel limits to 4095 bytes."""
-    name, owner = "\u20ac" * 34, "o" * 63
+    name, owner = "\u20ac" * 32, "o" * 63
     addresses = [f"unix:/{name}{n:03},mode=0660,owner={owner}" for n in range(configuration.LISTENS_MAX + 1)]
     tables = "".join(f"[[table]]\nnumber = {10**8 + n}\nunrouted = 'ignore'\n" for n in range(257))
     file = f"[daemon]\ntables = {list(range(10**8, 10**8 + 256))}\n{tables}"
@@ -299,3 +310,21 @@ def test_settings_fit_into_a_message(load: Load) -> None:
     assert len(encode(Message.HELLO, body=body)) < MESSAGE_MAX - 4096
     error = refusal(load, file, listen=addresses)
     assert (error.exit_code, "65 sockets" in str(error), "at most 64" in str(error)) == (78, True, True)
+
+
+def test_any_address_of_one_family_is_that_of_the_other(load: Load) -> None:
+    """With either gRPC listens on both families."""
+    tls = "cert=/a,key=/b,ca=/c"
+    with pytest.raises(CannotRun, match=r"\[::\]:50051 is listened on twice"):
+        load("", listen=[f"tcp:0.0.0.0:50051,{tls}", f"tcp:[::]:50051,{tls}"])
+
+
+@pytest.mark.parametrize("said", ["all", "refusals", "off"])
+def test_how_much_is_audited(load: Load, said: str) -> None:
+    assert load(f'[daemon]\naudit = "{said}"\n').audit == said
+    assert load("").audit == "all"
+
+
+def test_an_unknown_audit(load: Load) -> None:
+    with pytest.raises(CannotRun, match=r"daemon\.audit: 'some' can't be used: choose all, refusals, off"):
+        load('[daemon]\naudit = "some"\n')

@@ -1,15 +1,20 @@
 """The settings as the keeper gets them: from a child, with every fault of the file at once."""
 
-import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from mcastd.cli import configuration, loading
-from mcastd.cli.configuration import Flags, config_path, load_settings
+from mcastd.cli import flags as cli_flags
+from mcastd.cli import loading
+from mcastd.cli.configuration import load_settings
+from mcastd.cli.flags import Flags
 from mcastd.cli.loading import FaultyConfiguration, load
 from mcastd.keeper.failure import CannotRun
 from tests.unit.sources.broken import GOOD
+
+ROOT = Path(__file__).parents[3]
 
 
 def write(directory: Path, text: str) -> Flags:
@@ -24,19 +29,19 @@ def test_the_settings_are_those_of_the_file(tmp_path: Path) -> None:
     assert load(flags, {}).marks.keys() == {"metrics.address"}
 
 
-def test_without_a_file_there_is_no_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configuration, "DEFAULT_CONFIG", "/nonexistent")
-    monkeypatch.setattr(os, "fork", lambda: pytest.fail("forked"))
+def test_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_flags, "DEFAULT_CONFIG", "/nonexistent")
     assert load(Flags(), {}) == load_settings(Flags(), {})
+    with pytest.raises(CannotRun, match="--log-level"):
+        load(Flags(log_level="loud"), {})
 
 
-def test_the_default_file_is_read_where_it_exists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configuration, "DEFAULT_CONFIG", str(tmp_path / "mcastd.toml"))
-    assert config_path(None, {}) is None
-    write(tmp_path, "")
-    assert config_path(None, {}) == str(tmp_path / "mcastd.toml")
-    assert config_path(None, {"MCASTD_CONFIG": "/x"}) == "/x"
-    assert config_path("/y", {"MCASTD_CONFIG": "/x"}) == "/y"
+def test_what_reads_is_not_loaded_by_the_keeper() -> None:
+    """Some 3 MB of the 20 that it may have."""
+    program = "import sys\nfrom mcastd.cli.mcastd import load\nfrom mcastd.cli.flags import Flags\nload(Flags(), {})\n"
+    program += "print([name for name in sys.modules if name in {'tomllib', 'datetime', 'pathlib'} or 'mcastd.sources' in name])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
 
 
 def test_every_fault_is_told(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mcastd.cli.configuration import Flags, load_settings
+from mcastd.cli.configuration import load_settings
+from mcastd.cli.flags import Flags
 from mcastd.keeper.failure import CannotRun
 from mcastd.model.settings import Exposition, Settings
 

@@ -399,3 +399,20 @@ def test_a_vif_is_in_the_keepers_map_before_the_kernel_has_it_and_leaves_it_last
     assert router.keeper.maps[0, Family.IPV4] == ((0, 1, "eth0"),)
     router.settle()
     assert router.keeper.maps[0, Family.IPV4] == ()
+
+
+def test_the_backlog_counts_what_the_kernel_has_not_answered_for() -> None:
+    router = Router("eth0", "eth1")
+    engine = router.engine
+    assert engine.backlog() == 0
+    put(router, *(route(sg(number), "eth0", "eth1") for number in range(1, 1500)))
+    assert engine.backlog() == 1499
+    seen = set()
+    while router.tick():
+        seen.add(engine.backlog())
+    assert 0 < min(seen - {0}) < 1499, "what is being written counts until it is answered"
+    assert engine.backlog() == 0
+    engine.enqueue(Work([sg(1)]))
+    assert engine.backlog() == 1
+    assert router.settle() == 0, "it is there already"
+    assert engine.backlog() == 0

@@ -85,3 +85,16 @@ def test_a_work_that_is_complete_before_its_turn_is_done_after_it() -> None:
     queue.took(work)
     assert queue.finished == [work]
     assert work.finished
+
+
+def test_a_queue_counts_keys_that_have_not_had_their_turn() -> None:
+    queue = WorkQueue()
+    assert queue.keys == 0
+    first, second = Work([sg(number) for number in range(BATCH + 5)]), Work([sg(1)])
+    queue.push(first)
+    queue.push(second)
+    assert queue.keys == BATCH + 6
+    assert queue.next() is not None
+    assert queue.keys == 1  # The first work is out.
+    queue.took(first)
+    assert queue.keys == 6

@@ -2,7 +2,8 @@
 
 import pytest
 
-from mcastd.core.prepare import OIFS_MAX, prepare
+from mcastd.core.local import OIFS_MAX
+from mcastd.core.prepare import prepare
 from mcastd.model.address import Family
 from mcastd.model.errors import Code, McastdError, Reason
 from mcastd.model.route import Action, Oif, Route
@@ -292,7 +293,8 @@ def test_epochs(router: Router) -> None:
 def test_a_new_epoch_is_kept_though_nothing_else_changes(router: Router) -> None:
     revision = put(router, route(sg(1), "eth0")).revision
     put(router, route(sg(1), "eth0"), options=WriteOptions("alice", epoch=7))
-    assert router.disk.owners["alice"] == (7, revision), "an epoch is no change of what is asked for"
+    owner = router.disk.owners["alice"]
+    assert (owner.epoch, owner.revision) == (7, revision), "an epoch is no change of what is asked for"
     assert refused(router, DeleteRoutes(WriteOptions("alice", epoch=6), [sg(1)])).reason is Reason.STALE_EPOCH
 
 
@@ -414,3 +416,51 @@ def test_long_writes_let_others_run(router: Router) -> None:
     assert slices(PatchRoutes(ALICE, [Patch(key, (Oif("eth1"),), frozenset()) for key in many])) == 2
     assert slices(ReplaceRoutes(ALICE, many)) == 4, "one look at what is wanted, one at what is there"
     assert slices(ReplaceRoutes(ALICE, {}, allow_empty=True)) == 4, "one look at what is there, one at what goes"
+
+
+# --- routes of an owner ----------------------------------------------------------------------------------------------
+
+FEW = WriteOptions("alice", owner_routes_max=2)
+
+
+@both_families
+def test_an_owner_has_no_more_routes_than_it_may(router: Router, family: Family) -> None:
+    one, two, three = (route(sg(n, family), "eth0") for n in (1, 2, 3))
+    put(router, route(sg(9, family), "eth0", owner="bob"), options=BOB)
+    assert tally(put(router, one, two, options=FEW)) == (2, 0, 0, 0, 0)
+    error = refused(router, PutRoutes(FEW, [three]))
+    assert error.reason is Reason.ROUTE_LIMIT
+    assert error.problem.metadata == {"limit": "2", "would": "3", "owner": "alice"}
+    assert tally(put(router, route(sg(1, family), "eth1"), options=FEW)) == (0, 1, 0, 0, 0)
+    assert tally(replace(router, two, three, options=FEW)) == (1, 0, 1, 1, 0)
+    assert tally(put(router, one)) == (1, 0, 0, 0, 0)  # without a limit of its own
+    assert tally(put(router, two, options=FEW)) == (0, 0, 0, 1, 0)  # too many, but no more of them
+    assert tally(write(router, DeleteRoutes(FEW))) == (0, 0, 3, 0, 0)
+
+
+def test_what_is_taken_over_counts(router: Router) -> None:
+    put(router, *(route(sg(n), "eth0", owner="bob") for n in (1, 2, 3)), options=BOB)
+    taking = WriteOptions("alice", take_over=True, owner_routes_max=2)
+    put(router, *(route(sg(n), "eth1") for n in (1, 2)), options=taking)
+    assert refused(router, PutRoutes(taking, [route(sg(3), "eth1")])).reason is Reason.ROUTE_LIMIT
+    assert tally(put(router, route(sg(4), "eth0", owner="bob"), options=WriteOptions("bob", owner_routes_max=2))) == (
+        1,
+        0,
+        0,
+        0,
+        0,
+    )
+
+
+def test_writes_that_are_prepared_together_count_together(router: Router) -> None:
+    draft = router.engine.draft()
+    drain(prepare(draft, PutRoutes(FEW, [route(sg(1), "eth0")]), 100))
+    bobs = [route(sg(1), "eth1", owner="bob"), route(sg(9), "eth0", owner="bob")]
+    drain(prepare(draft, PutRoutes(WriteOptions("bob", take_over=True), bobs), 100))
+    assert (draft.entries("alice"), draft.entries("bob"), draft.count) == (0, 2, 2)
+    drain(prepare(draft, PutRoutes(FEW, [route(sg(2), "eth0"), route(sg(3), "eth0")]), 100))
+    with pytest.raises(McastdError):
+        drain(prepare(draft, PutRoutes(FEW, [route(sg(4), "eth0")]), 100))
+    drain(prepare(draft, DeleteRoutes(FEW, keys=[sg(2)]), 100))
+    drain(prepare(draft, PutRoutes(FEW, [route(sg(4), "eth0")]), 100))
+    assert (draft.entries("alice"), draft.count) == (2, 4)

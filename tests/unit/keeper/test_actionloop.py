@@ -15,7 +15,7 @@ from mcastd.keeper.actionloop import ActionLoop, read_request
 from mcastd.keeper.channel import ChannelError
 from tests.descriptors import open_descriptors
 
-PATIENCE = 20.0
+PATIENCE = 30.0
 
 
 def body(reason: str = "install", **environment: str) -> bytes:

@@ -1,8 +1,10 @@
 """The codec of the channel: what is said arrives, and nothing that arrives can do harm."""
 
+import contextlib
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -198,6 +200,51 @@ def test_refused_messages_leak_no_descriptors(pair: Pair) -> None:
             with pytest.raises(ChannelError):
                 theirs.receive()
     assert open_descriptors() == before
+
+
+def lingering() -> int:
+    """A TCP socket whose last close() lasts half a minute: data is on its way that its peer does not take."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sock = socket.create_connection(listener.getsockname())
+        peer, _ = listener.accept()
+        peers.append(peer)
+    sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            sock.send(bytes(65_536))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 30))
+    return sock.detach()
+
+
+peers: list[socket.socket] = []
+
+
+@pytest.fixture
+def unread() -> Iterator[None]:
+    """Where `lingering` may be called."""
+    yield
+    while peers:
+        peers.pop().close()
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize("others", [0, 1, 200])
+@pytest.mark.parametrize("read", [True, False], ids=["read", "on its way"])
+def test_no_descriptor_makes_its_reader_wait(pair: Pair, others: int, read: bool) -> None:
+    ours, theirs = pair
+    began, mine = time.monotonic(), lingering()
+    with Path(os.devnull).open("rb") as file:
+        assert theirs.send(b"", ())
+        assert theirs.send(channel.encode(Message.READY), [*[file.fileno()] * others, mine])
+    os.close(mine)
+    if read:
+        assert ours.receive() is None
+        with pytest.raises(ChannelError) if others > 1 else contextlib.nullcontext():
+            frame = ours.receive()
+            assert frame is not None
+            channel.discard(frame.fds)
+    ours.close()
+    assert time.monotonic() - began < 10
 
 
 def test_version_of_another_release_is_named() -> None:

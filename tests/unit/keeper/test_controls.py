@@ -44,7 +44,7 @@ def test_what_the_kernel_refuses_is_said(refusing: type[Refusing], family: Famil
 
 def requests(outbox: Outbox) -> Requests:
     tables: Any = None
-    return Requests(tables, outbox, lambda: None, lambda: None)
+    return Requests(tables, outbox, lambda: None, lambda _keep: None)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mcastd.core.templates import template_name
 from mcastd.keeper.channel import NO_TEMPLATE, ChannelError
-from mcastd.keeper.fastpath import RELEASES_MAX, WAITING_MAX, FastPath
+from mcastd.keeper.fastpath import LATELY, LATELY_MAX, RELEASES_MAX, WAITING_MAX, FastPath
 from mcastd.keeper.templates import FIRST, LAST, PART, bodies, read_templates
 from mcastd.kernel.upcall import decode
 from mcastd.model.address import Family, exact_key
@@ -94,8 +94,45 @@ def test_new_flow_is_installed_from_its_template(family: Family) -> None:
         assert path.answer(group, source(family, vif), vif) == (Answer.INSTALLED, one.name)
         assert one.action is not None
         assert kernel.entries[key] == one.action.forwarding(family, vif)
-        assert path.answer(group, source(family, vif), vif) == (Answer.PRESENT, one.name)
     assert kernel.calls == ["program", "program"]
+
+
+@families
+def test_an_entry_that_somebody_else_made_stays_as_it_is(family: Family) -> None:
+    path, kernel = made(family)
+    one = change(family, address(family, 1))
+    path.take(0, [one])
+    kernel.entries[exact_key(TABLE, address(family, 1), source(family))] = b"theirs"
+    assert path.answer(address(family, 1), source(family), UP) == (Answer.PRESENT, one.name)
+    assert not kernel.calls
+
+
+@families
+def test_a_packet_that_is_stuck_beside_its_entry_is_let_go(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a new entry lets go of what waits; another upcall right after our answer says that something does."""
+    clock = [1000.0]
+    monkeypatch.setattr("mcastd.keeper.fastpath.time.monotonic", lambda: clock[0])
+    path, kernel = made(family)
+    one = change(family, address(family, 1), cap=1)
+    path.take(0, [one])
+    group, key = address(family, 1), exact_key(TABLE, address(family, 1), source(family))
+    assert path.answer(group, source(family), UP)[0] is Answer.INSTALLED
+    before = dict(kernel.entries)
+    assert path.answer(group, source(family), UP) == (Answer.INSTALLED, one.name), "at the cap, too: the entry is there already"
+    assert (kernel.calls, kernel.entries) == (["program", "delete", "program"], before)
+    clock[0] += LATELY
+    assert path.answer(group, source(family), UP)[0] is Answer.PRESENT, "that is too late to be it"
+    assert kernel.entries[key] == before[key]
+
+
+def test_answers_are_not_remembered_without_end() -> None:
+    path, _ = made(Family.IPV4)
+    path.take(0, [change(Family.IPV4, address(Family.IPV4, 1), cap=2 * LATELY_MAX + 10)])
+    for number in range(LATELY_MAX + 5):
+        path.answer(address(Family.IPV4, 1), source(Family.IPV4, number), UP)
+    assert path.answer(address(Family.IPV4, 1), source(Family.IPV4, 0), UP)[0] is Answer.PRESENT
+    assert path.answer(address(Family.IPV4, 1), source(Family.IPV4, LATELY_MAX + 4), UP)[0] is Answer.INSTALLED
+    assert len(path._lately) == LATELY_MAX
 
 
 @families
@@ -123,6 +160,16 @@ def test_cap_and_corrections(family: Family) -> None:
     path.correct([(one.name, 2)])
     assert path.answer(address(family, 1), source(family, 9), UP)[0] is Answer.INSTALLED
     assert path.answer(address(family, 1), source(family, 10), UP)[0] is Answer.CAPPED
+
+
+@families
+def test_no_correction_makes_a_count_that_cannot_be_told(family: Family) -> None:
+    path, _ = made(family)
+    one = change(family, address(family, 1), cap=3, learned=2**32 - 1)
+    path.take(0, [one])
+    path.correct([(one.name, 2**31 - 1), (one.name, 2**31 - 1)])
+    (body,) = bodies(TABLE, family, path.tell(0, 1), whole=False)
+    assert [told.learned for told in read_templates(body).templates] == [2**32 - 1]
 
 
 @families
@@ -171,7 +218,6 @@ def test_stray_packet_makes_the_entry_of_the_one_interface_that_is_meant(family:
     assert path.answer(one.key.group, source(family), DOWN) == (Answer.ELSEWHERE, one.name)
     assert one.action is not None
     assert kernel.entries == {key: one.action.forwarding(family, UP)}
-    assert path.answer(one.key.group, source(family), UP) == (Answer.PRESENT, one.name)
     assert path.answer(one.key.group, source(family, 2), DOWN) == (Answer.CAPPED, one.name)
 
 
@@ -277,3 +323,20 @@ def test_random_upcalls_and_damaged_messages_disturb_nothing(family: Family, pac
         data.draw(st.binary(min_size=len(source(family)), max_size=len(source(family)))),
     )
     assert path.answer(group, source(family), vif)[0] in set(Answer)
+
+
+@families
+def test_it_tells_what_it_goes_by(family: Family) -> None:
+    """From any place on; so a server that has lost its state learns what its predecessor had put."""
+    path = FastPath(-1, TABLE, family)
+    size = 4 if family is Family.IPV4 else 16
+    action = TemplateAction(1, bytes(VIFS_MAX), 0)
+    put = [
+        TemplateChange(
+            TemplateKey(TABLE, family, bytes((239, *[n] * (size - 1))), 8 * size, bytes(size), 0, "eth0"), bytes(8), action, n, 9
+        )
+        for n in range(5)
+    ]
+    path.take(0, put)
+    assert [*path.tell(0, 3), *path.tell(3, 3)] == put
+    assert path.tell(5, 3) == []

@@ -48,3 +48,7 @@ def test_server_runs_by_the_same_interpreter_without_the_working_directory() -> 
 @pytest.mark.parametrize("status,text", [(0, "exit code 0"), (78, "exit code 78"), (-9, "signal SIGKILL"), (-35, "signal 35")])
 def test_status_in_words(status: int, text: str) -> None:
     assert status_text(status) == text
+
+
+def test_status_of_another_protocol_says_what_to_do() -> None:
+    assert status_text(os.EX_PROTOCOL) == "exit code 76: it speaks another protocol, have the keeper re-executed (kill -USR1)"

@@ -10,11 +10,14 @@ import pytest
 from mcastd.keeper.channel import Losses, Message, decode, take_losses
 from mcastd.keeper.outbox import Outbox
 from mcastd.keeper.tables import Tables
+from mcastd.keeper.templates import FIRST, PART
 from mcastd.kernel import rawsock, upcall
 from mcastd.kernel.upcall import Received, Upcall, UpcallKind
 from mcastd.model.address import Family
 from mcastd.model.errors import KernelRefused, McastdError, Reason
+from mcastd.model.interface import VIFS_MAX
 from mcastd.model.settings import TABLES_MAX
+from mcastd.model.template import TemplateAction, TemplateChange, TemplateKey
 from tests.descriptors import open_descriptors
 
 Refusal = Callable[[Family, int], McastdError | None]
@@ -140,6 +143,17 @@ def test_losses_are_what_is_new_in_the_kernels_running_total(made: Tables, kerne
     assert losses(outbox) == [Losses(0, Family.IPV6, 10, 0)]
 
 
+def test_the_next_image_does_not_tell_of_losses_again(made: Tables, kernel: FakeKernel, outbox: Outbox) -> None:
+    made.open_default()
+    made.lost_before([[0, 4, 100], [7, 4, 5]])
+    kernel.reads = [Received([], 100, 0), Received([], 103, 0)]
+    four = made.get(0, Family.IPV4)
+    assert four is not None
+    four.read(outbox)
+    four.read(outbox)
+    assert losses(outbox) == [Losses(0, Family.IPV4, 3, 0)]
+
+
 def test_losses_go_on_over_the_wrap(made: Tables, kernel: FakeKernel, outbox: Outbox) -> None:
     made.open_default()
     one = made.sockets()[0]
@@ -172,3 +186,29 @@ def test_default_table_is_opened_in_both_families_or_not_at_all(made: Tables, ke
     kernel.refuse = lambda _family, _table: None
     made.open_default()
     assert [one.family for one in made.sockets()] == [Family.IPV4, Family.IPV6]
+
+
+def test_there_are_no_more_templates_than_there_can_be_routes(kernel: FakeKernel, outbox: Outbox) -> None:
+    assert kernel.opened == []
+    with selectors.DefaultSelector() as selector:
+        made = Tables(selector, outbox, 5)
+        made.open(0)
+        four, six = (made.get(0, family) for family in Family)
+        assert four is not None
+        assert six is not None
+        made.take(four, 0, [template(n) for n in range(3)])
+        made.take(six, PART | FIRST, [template(n, Family.IPV6) for n in range(2)])
+        for one in (four, six):
+            with pytest.raises(McastdError, match="5 templates, in force or coming, which is the limit") as refused:
+                made.take(one, 0, [template(7, one.family)])
+            assert refused.value.reason is Reason.TOO_MANY_ITEMS
+        made.take(four, 0, [template(0, there=False)])
+        made.take(four, 0, [template(7)])
+        assert (len(four.fastpath), made.templates()) == (3, 5)
+        made.close_all()
+
+
+def template(number: int, family: Family = Family.IPV4, *, there: bool = True) -> TemplateChange:
+    zeros = bytes(3 if family is Family.IPV4 else 15)
+    key = TemplateKey(0, family, bytes([240 + number]) + zeros, 8, b"\0" + zeros, 0, "")
+    return TemplateChange(key, bytes([number]) * 8, TemplateAction(1, bytes(VIFS_MAX), 0) if there else None, 0, 100)

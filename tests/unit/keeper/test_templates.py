@@ -1,11 +1,24 @@
 """TEMPLATES and LEARNED messages: what is written is read, and nothing else is."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcastd.keeper.channel import MESSAGE_MAX, ChannelError, Message, encode
-from mcastd.keeper.templates import FIRST, LAST, PART, bodies, learned_bodies, read_learned, read_templates
+from mcastd.keeper.channel import MESSAGE_MAX, ChannelError, Message, encode, parse_body
+from mcastd.keeper.templates import (
+    FIRST,
+    LAST,
+    PART,
+    TOLD_MAX,
+    bodies,
+    learned_bodies,
+    read_learned,
+    read_templates,
+    take_told,
+    told_values,
+)
 from mcastd.model.address import Family
 from mcastd.model.interface import VIFS_MAX
 from mcastd.model.template import TemplateAction, TemplateChange, TemplateKey
@@ -50,6 +63,26 @@ def test_many_take_several_messages(family: Family, whole: bool) -> None:
     last = len(found) - 1
     want = [PART | (FIRST if n == 0 else 0) | (LAST if n == last else 0) if whole else 0 for n in range(len(found))]
     assert [part.flags for part in found] == want
+
+
+@given(st.data(), tables, families)
+def test_what_is_told_is_taken(data: st.DataObject, table: int, family: Family) -> None:
+    told = data.draw(st.lists(changes(table, family), max_size=5))
+    assert take_told(parse_body(json.dumps(told_values(table, family, told, 7)).encode())) == (told, 7)
+
+
+def test_an_answer_with_as_many_as_there_may_be_fits_a_message() -> None:
+    key = TemplateKey(999_999_999, Family.IPV6, bytes(16), 128, bytes(16), 128, "x" * 64)
+    told = [TemplateChange(key, bytes(8), TemplateAction(1, bytes(VIFS_MAX), 0))] * TOLD_MAX
+    assert len(encode(Message.REPLY, 1, told_values(999_999_999, Family.IPV6, told, 2**32))) <= MESSAGE_MAX
+
+
+@pytest.mark.parametrize(
+    "values", [{}, {"templates": 7, "total": 1}, {"templates": "?", "total": 1}, {"templates": "", "total": 1}]
+)
+def test_an_answer_that_tells_nothing_is_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ChannelError):
+        take_told(values)
 
 
 @given(st.binary(max_size=300))

@@ -1,6 +1,7 @@
 """mcastd.kernel.privileges: in processes of their own, since nothing of it can be undone."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -106,3 +107,59 @@ print(os.read(r, 1))
 """
     assert run(program) == "b''"
     assert os.getpid()
+
+
+CONFINED = """
+import resource, threading
+def said(call):
+    try: return call()
+    except OSError as e: return e.strerror
+p.set_no_new_privs()
+print(p.confine())
+"""
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "os.execv('/bin/true', ['true'])",
+        "os.posix_spawn('/bin/true', ['true'], {})",
+        "os.kill(os.getppid(), 0)",
+        "signal.pidfd_send_signal(os.pidfd_open(os.getpid()), 0)",
+        "resource.prlimit(os.getppid(), resource.RLIMIT_CPU)",
+        "__import__('fcntl').fcntl(0, __import__('fcntl').F_SETOWN, os.getpid())",
+        "os.sched_setaffinity(0, {0})",
+        "os.setpriority(os.PRIO_PROCESS, os.getpid(), 19)",
+        "os.chroot('/')",
+    ],
+)
+def test_confined_process_is_refused(call: str) -> None:
+    assert run(CONFINED + f"print(said(lambda: {call}))").splitlines() == ["True", "Operation not permitted"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "os.kill(os.getpid(), 0)",
+        "signal.raise_signal(signal.SIGURG)",
+        "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))",
+        "resource.prlimit(os.getpid(), resource.RLIMIT_CORE, (0, 0)) and None",
+        "[thread.start() or thread.join() for thread in [threading.Thread(target=int)]][0]",
+        "os.waitpid(os.fork() or os._exit(0), 0)[0] and None",
+        "os.pipe() and None",
+    ],
+)
+def test_confined_process_goes_on(call: str) -> None:
+    assert run(CONFINED + f"print(said(lambda: {call}))").splitlines() == ["True", "None"]
+
+
+def test_confined_process_can_abort() -> None:
+    """The C library and faulthandler end a process by a signal that it sends itself."""
+    program = "import os\nfrom mcastd.kernel import privileges as p\np.set_no_new_privs(); p.confine(); os.abort()"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == -signal.SIGABRT
+
+
+def test_files_in_proc_are_closed() -> None:
+    program = "before = os.stat('/proc/self/environ').st_uid; p.close_proc(); print(before, os.stat('/proc/self/environ').st_uid)"
+    own = os.getuid()
+    assert run(program) in {f"{own} 0", f"{own} 65534"}  # of root, who is nobody in a user namespace

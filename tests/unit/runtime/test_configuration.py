@@ -1,7 +1,8 @@
 """The configurator: one reload at a time, asked for by a signal. What one does is in tests/api/test_configuration.py."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,26 @@ async def test_a_caller_that_leaves_leaves_the_reload_to_take_its_course(configu
     await until(lambda: bool(writes.writes))
     with pytest.raises(asyncio.CancelledError):
         await caller
+
+
+async def test_a_reload_is_observed_from_its_beginning_to_its_end(configurator: Configurator, writes: Writes) -> None:
+    seen: list[str] = []
+
+    @contextmanager
+    def observer() -> Iterator[None]:
+        seen.append("begins")
+        try:
+            yield
+            seen.append("done")
+        except McastdError as exc:
+            seen.append(str(exc))
+            raise
+
+    configurator.around_reload = observer
+    await configurator.reload()
+    await configurator.reload(validate_only=True)
+    assert seen == ["begins", "done"]
+    writes.error = McastdError(Reason.STORE_UNAVAILABLE, "the disk is full")
+    with pytest.raises(McastdError):
+        await configurator.reload()
+    assert seen[2:] == ["begins", "the disk is full"]

@@ -49,6 +49,18 @@ async def test_an_upcall_for_what_is_there_does_nothing(rig: Rig, caplog: pytest
     assert caplog.text == ""
 
 
+async def test_a_packet_that_is_stuck_beside_a_new_entry_is_let_go(rig: Rig) -> None:
+    """Only a new entry lets go of what waits (ipmr_mfc_add)."""
+    await rig.daemon.write(PutRoutes(ALICE, [route(KEY, "up", "down1")]))
+    made_at, changes = rig.daemon.engine.desired.routes[KEY].installed_at, rig.kernel.mfc_changes
+    for late in (-1.0, 2.0):
+        rig.daemon.upcalls([upcall()._replace(time=made_at + late)])
+    assert rig.kernel.mfc_changes == changes
+    rig.daemon.upcalls([upcall()._replace(time=made_at + 0.01)])
+    assert rig.kernel.mfc_changes == changes + 2
+    assert rig.kernel.paths(KEY) == (1, {2: 1})
+
+
 async def test_what_no_route_wants_gets_a_stop_filter(rig: Rig) -> None:
     await rig.daemon.write(PutRoutes(ALICE, [route(KEY, "up", "down1")]))
     unknown = key_of(Family.IPV4, 2)
@@ -121,6 +133,16 @@ async def test_what_is_asked_of_the_keeper_may_be_refused(rig: Rig) -> None:
 
 
 async def test_the_server_is_told_of_its_end_once_the_keeper_is(rig: Rig) -> None:
-    rig.daemon.request_shutdown()
+    rig.daemon.request_shutdown(keep_forwarding=False)
     assert rig.keeper.shutdown_requested
+    assert rig.ended.is_set()
+
+
+async def test_forwarding_is_kept_only_where_somebody_holds_it(rig: Rig) -> None:
+    with pytest.raises(McastdError, match="FileDescriptorStoreMax") as caught:
+        rig.daemon.request_shutdown(keep_forwarding=True)
+    assert caught.value.reason is Reason.NOT_IMPLEMENTED
+    assert not rig.ended.is_set()
+    rig.daemon.forwarding_kept = True
+    rig.daemon.request_shutdown(keep_forwarding=True)
     assert rig.ended.is_set()

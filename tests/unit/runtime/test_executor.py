@@ -15,7 +15,7 @@ from mcastd.core.engine import Engine
 from mcastd.core.plan import Work
 from mcastd.core.unused import CLOSE_SECONDS
 from mcastd.model.address import Family
-from mcastd.model.errors import McastdError, Reason
+from mcastd.model.errors import KernelRefused, McastdError, Reason
 from mcastd.model.event import LinkChanged, LinkGone, LinksResync
 from mcastd.model.interface import Link
 from mcastd.model.limits import Limits
@@ -273,3 +273,47 @@ async def test_link_events_are_carried_out() -> None:
         bench.executor.wake()
         await bench.executor.quiet()
         assert bench.kernel.paths(key_of(Family.IPV4, 1)) == (1, {2: 1, 3: 1, 9: 1})
+
+
+async def test_a_probe_is_answered_by_thread_and_kernel_and_changes_nothing() -> None:
+    async with working() as bench:
+        asked: list[str] = []
+        for mroute in bench.mroutes.values():
+            mroute.vif_counters = lambda _: asked.append(threading.current_thread().name)  # type: ignore[method-assign,assignment]
+        await asyncio.wait_for(bench.executor.probe(), 5)
+        assert [name.rpartition("_")[0] for name in asked] == ["kernel"]
+        assert bench.kernel.mfc_changes == 0
+        await asyncio.gather(*(asyncio.wait_for(bench.executor.probe(), 5) for _ in range(3)))
+        await bench.executor.quiet()
+
+
+async def test_a_refusal_of_the_kernel_is_an_answer() -> None:
+    async with working() as bench:
+
+        def refuse(_: int) -> None:
+            raise KernelRefused("SIOCGETVIFCNT", errno.EBADF, "closed")
+
+        for mroute in bench.mroutes.values():
+            mroute.vif_counters = refuse  # type: ignore[method-assign,assignment]
+        await asyncio.wait_for(bench.executor.probe(), 5)
+
+
+async def test_a_probe_is_not_answered_while_the_kernel_does_not() -> None:
+    async with working() as bench:
+        await bench.executor.quiet()
+        gate = threading.Event()
+        for mroute in bench.mroutes.values():
+            mroute.vif_counters = lambda _: gate.wait(10)  # type: ignore[method-assign,assignment,return-value]
+        probe = spawn(bench.executor.probe(), "probe")
+        await asyncio.sleep(0.05)
+        assert not probe.done()
+        gate.set()
+        await asyncio.wait_for(probe, 5)
+
+
+async def test_a_probe_has_its_turn_among_the_steps_of_a_long_work() -> None:
+    async with working() as bench:
+        work = bench.write(*(route(number) for number in range(5 * INLINE + 20_000)))
+        await asyncio.wait_for(bench.executor.probe(), 10)
+        assert not work.finished
+        await bench.executor.done(work)

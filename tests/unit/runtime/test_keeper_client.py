@@ -25,11 +25,13 @@ from mcastd.keeper.channel import (
     vif_map_values,
 )
 from mcastd.keeper.rules import take_rule
+from mcastd.keeper.templates import told_values
 from mcastd.kernel import rawsock
 from mcastd.model.address import Family
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.rule import Rule
 from mcastd.model.settings import Listen, Settings
+from mcastd.model.template import TemplateChange, TemplateKey
 from mcastd.runtime.keeper_client import Callbacks, KeeperClient
 from tests.descriptors import open_descriptors
 
@@ -97,7 +99,7 @@ async def keeper() -> AsyncIterator[Keeper]:
     upcalls: list[UpcallRecord] = []
     losses: list[Losses] = []
 
-    def on_shutdown() -> None:
+    def on_shutdown(_keep_forwarding: bool) -> None:
         made.shutdowns += 1
 
     def on_end() -> None:
@@ -268,6 +270,20 @@ async def test_opened_table_brings_its_sockets(keeper: Keeper) -> None:
         sock.close()
 
 
+async def test_templates_are_asked_for_until_there_are_no_more(keeper: Keeper) -> None:
+    told = [
+        TemplateChange(TemplateKey(3, Family.IPV4, bytes((239, n, 0, 0)), 16, bytes(4), 0, ""), bytes(8), None) for n in range(5)
+    ]
+    task = asyncio.get_running_loop().create_task(keeper.client.tell_templates(3, Family.IPV4))
+    for first, count in ((0, 3), (3, 2)):
+        frame = await keeper.next()
+        assert frame.message is Message.TELL_TEMPLATES
+        assert frame.values() == {"table": 3, "family": 4, "first": first}
+        answer = told_values(3, Family.IPV4, told[first : first + count], len(told))
+        keeper.channel.send(encode(Message.REPLY, frame.request, answer))
+    assert await task == told
+
+
 async def test_control_socket_comes_with_the_reply(keeper: Keeper) -> None:
     task = asyncio.get_running_loop().create_task(keeper.client.open_control("router-discovery", Family.IPV6, 2))
     frame = await keeper.next()
@@ -358,7 +374,7 @@ async def test_losses_are_passed_on(keeper: Keeper) -> None:
 
 async def test_what_the_server_says(keeper: Keeper) -> None:
     keeper.client.ready()
-    keeper.client.request_shutdown()
+    keeper.client.request_shutdown(keep_forwarding=False)
     assert [(await keeper.next()).message for _ in range(2)] == [Message.READY, Message.SHUTDOWN]
 
 
@@ -403,3 +419,20 @@ async def test_slow_keeper_gets_everything_in_the_end(keeper: Keeper) -> None:
         while not keeper.channel.send(encode(Message.REPLY, frame.request)):  # noqa: ASYNC110 - until there is room
             await asyncio.sleep(0)
     await asyncio.gather(*tasks)
+
+
+async def test_the_number_of_the_last_reload_is_remembered(keeper: Keeper) -> None:
+    keeper.channel.send(encode(Message.RELOAD, 41))
+    keeper.channel.send(encode(Message.RELOAD, 42))
+    while keeper.reloads < 2:  # noqa: ASYNC110 - the callback counts
+        await asyncio.sleep(0)
+    assert keeper.client.reloads == 42
+    keeper.client.notify("words", reloading=False, reloads=keeper.client.reloads)
+    frame = await keeper.next()
+    assert (frame.message, frame.values()) == (Message.NOTIFY, {"text": "words", "reloading": False, "reloads": 42})
+
+
+async def test_a_question_that_nobody_takes_is_answered_at_once(keeper: Keeper) -> None:
+    keeper.channel.send(encode(Message.PING, 7))
+    frame = await keeper.next()
+    assert (frame.message, frame.request) == (Message.PONG, 7)

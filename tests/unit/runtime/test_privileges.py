@@ -2,6 +2,7 @@
 
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +24,9 @@ def settings(**changes: object) -> Settings:
 @pytest.fixture(autouse=True)
 def _one_thread_that_drops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_privileges, "threads", lambda: 1)
+    monkeypatch.setattr(kernel_privileges, "drop_bounding_set", lambda: True)
     monkeypatch.setattr(kernel_privileges, "drop_everything", lambda: True)
+    monkeypatch.setattr(kernel_privileges, "confine", lambda: True)
     monkeypatch.setattr(kernel_privileges, "current", lambda: NOTHING)
 
 
@@ -70,6 +73,11 @@ def test_user_that_cannot_be_had_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         privileges.drop(settings(change_user=True))
 
 
+def test_system_without_filters_of_calls_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_privileges, "confine", lambda: False)
+    privileges.drop(settings())
+
+
 def test_threads_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     stop = threading.Event()
@@ -81,3 +89,18 @@ def test_threads_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         stop.set()
         thread.join()
+
+
+@pytest.mark.parametrize("score,left", [("-900\n", "0\n"), ("0\n", "0\n"), ("500\n", "500\n")])
+def test_protection_from_the_oom_killer_is_given_up_and_nothing_else(tmp_path: Path, score: str, left: str) -> None:
+    path = tmp_path / "oom_score_adj"
+    path.write_text(score)
+    privileges.give_up_protection(path)
+    assert path.read_text() == left
+
+
+def test_protection_that_cannot_be_given_up_stays(tmp_path: Path) -> None:
+    privileges.give_up_protection(tmp_path / "missing")
+    path = tmp_path / "a directory"
+    path.mkdir()
+    privileges.give_up_protection(path)

@@ -146,7 +146,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < end
         await asyncio.sleep(0.002)
@@ -261,7 +261,7 @@ def test_solicitations_wake_it(bench: Bench) -> None:
         FakeControl.made[0].solicited = [1, 1, 99]
         bench.ends[0].send(b"x")
         await until(lambda: len(bench.sent()) == 4)
-        assert len(bench.sent(Family.IPV6)) == 3
+        await until(lambda: len(bench.sent(Family.IPV6)) == 3)
 
     bench.run(scene)
 

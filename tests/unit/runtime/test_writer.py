@@ -17,9 +17,10 @@ from mcastd.model.event import LinkChanged
 from mcastd.model.interface import Link
 from mcastd.model.join import JoinKey, JoinRecord
 from mcastd.model.limits import Limits
-from mcastd.model.record import Intent, Stored
+from mcastd.model.record import Intent, Lease, OnExpiry, Stored
 from mcastd.model.route import Paths, Route
-from mcastd.model.write import DeleteJoins, DeleteRoutes, PutJoins, PutRoutes, ReplaceRoutes, Write, WriteOptions
+from mcastd.model.write import DeleteJoins, DeleteRoutes, OpenSession, PutJoins, PutRoutes, ReplaceRoutes, Write, WriteOptions
+from mcastd.runtime import writer
 from mcastd.runtime.executor import Executor
 from mcastd.runtime.tasks import cancel, spawn
 from mcastd.runtime.writer import GROUP_MAX, Writer
@@ -135,6 +136,26 @@ def route(number: int, cookie: str = "", oif: str = "down1") -> Route:
 def put(*numbers: int, cookie: str = "") -> PutRoutes:
     """A write of some routes."""
     return PutRoutes(OPTIONS, [route(number, cookie) for number in numbers])
+
+
+async def test_writes_of_sessions_wait_and_others_are_refused_where_too_many_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each session has only so many under way; were they refused, a hundred controllers could not replay at once."""
+    monkeypatch.setattr(writer, "QUEUE_MAX", 3)
+    lease = Lease(0.0, OnExpiry.RETAIN)
+    async with working() as bench:
+        bench.store.gate.clear()
+        tasks = [spawn(bench.writer.write(put(0)), "first")]
+        await until(lambda: bench.writer.busy and not bench.writer._queue)
+        sessions = [OpenSession(WriteOptions(f"owner{n}"), n, lease) for n in range(1, 20)]
+        tasks += [spawn(bench.writer.write(one), "session") for one in sessions]
+        tasks += [spawn(bench.writer.write(put(n)), "unary") for n in range(1, 4)]
+        await until(lambda: len(bench.writer._queue) == 22)
+        with pytest.raises(McastdError, match="3 writes wait already") as refused:
+            await bench.writer.write(put(4))
+        assert refused.value.reason is Reason.STORE_UNAVAILABLE
+        bench.store.gate.set()
+        await asyncio.gather(*tasks)
+        await bench.writer.write(put(5))
 
 
 async def test_a_write_is_stored_then_in_force_then_answered() -> None:

@@ -14,6 +14,7 @@ REFERENCE = {
     "[daemon]": daemon.DAEMON_KEYS,
     "[metrics]": daemon.METRICS_KEYS,
     "[[listen]]": daemon.LISTEN_KEYS,
+    "[[principal]]": daemon.PRINCIPAL_KEYS,
     "[[table]]": daemon.TABLE_KEYS,
     "rules": interfaces.RULE_KEYS,
     "[interface.NAME]": interfaces.INTERFACE_KEYS,

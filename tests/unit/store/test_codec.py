@@ -9,7 +9,7 @@ import pytest
 
 from mcastd.model.address import exact_key
 from mcastd.model.join import JoinKey, JoinRecord
-from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord, Pin
+from mcastd.model.record import Intent, InterfaceSettings, Lease, OnExpiry, OwnerRecord, Pin
 from mcastd.model.route import Oif, Paths, Route, Template
 from mcastd.store import codec
 from mcastd.store.codec import DamagedRecord, Interner, checksum_of, decode, encode, pieces
@@ -56,6 +56,21 @@ def test_all_of_an_intent_comes_back() -> None:
         ],
     )
     assert plain(back(intent)) == plain(intent)
+
+
+def test_leases_and_who_wrote_a_route_come_back() -> None:
+    lease = Lease(120.5, OnExpiry.WITHDRAW)
+    owners = [OwnerRecord("sdn", 7, 9, lease, 1e9 + 0.25, True), OwnerRecord("old", 1, 2), OwnerRecord("up", 0, 3, lease)]
+    puts = [Route(key(1), PATHS, "sdn", session=5), Route(key(2), PATHS, "sdn"), template("239.0.0.0/8", "", "a")]
+    puts[2].session = 3
+    found = back(Intent(puts=puts, owners=owners))
+    assert found.owners == owners
+    assert [(one.key, one.session) for one in found.puts] == [(puts[0].key, 1), (puts[1].key, 0), (puts[2].key, 1)]
+
+
+def test_what_lasts_as_long_as_the_server_is_not_stored() -> None:
+    up = OwnerRecord("up", 0, 3, Lease(1.0, OnExpiry.RETAIN), session=8, replaying=8, generation=4)
+    assert back(Intent(owners=[up])).owners == [OwnerRecord("up", 0, 3, Lease(1.0, OnExpiry.RETAIN))]
 
 
 JOINS = [

@@ -97,7 +97,8 @@ def stream() -> Iterator[TextIO]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield io.StringIO()
-    root.handlers[:], root.level = handlers, level
+    root.handlers[:] = handlers
+    root.setLevel(level)  # which makes loggers forget what they have found to be below the other level
 
 
 def test_level_is_kept(stream: io.StringIO) -> None:
@@ -143,3 +144,16 @@ logging.getLogger().info("nobody reads this")
         process.stderr.close()
         process.stdin.close()
         assert process.wait(20) == code
+
+
+@pytest.mark.parametrize("what,told", [("all", ["done", "refused"]), ("refusals", ["refused"]), ("off", [])])
+def test_the_audit_log_has_a_level_of_its_own(stream: io.StringIO, what: str, told: list[str]) -> None:
+    audit = logging.getLogger("mcastd.audit")
+    logs.configure("server", "error", stream)
+    logs.configure_audit(what)
+    try:
+        audit.info("done")
+        audit.warning("refused")
+    finally:
+        audit.setLevel(logging.NOTSET)
+    assert [line.partition("msg=")[2].split()[0] for line in stream.getvalue().splitlines()] == told

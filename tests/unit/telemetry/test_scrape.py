@@ -39,6 +39,7 @@ def scraped() -> Scraped:
     metrics.membership_failures.labels("ENOBUFS").inc()
     metrics.http_requests.labels("200").inc()
     metrics.certificate_expiry.labels("metrics").set(1)
+    metrics.tls_files_good.labels("tcp:127.0.0.1:50051").set(1)
     observer = RpcMetrics(metrics.registry).method("unary", "mcast.v1.RouteService", "PutRoutes")
     observer.end(observer.begin(), "OK")
     one.router.engine.joins.held = lambda: {(Family.IPV4, "up"): 3}  # type: ignore[method-assign]

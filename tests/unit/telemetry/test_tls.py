@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcastd.telemetry.tls import not_after
+from mcastd.model.certificate import not_after
 from tests.unit.telemetry.certificates import make_ca, make_certificate
 
 

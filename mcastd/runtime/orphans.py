@@ -1,0 +1,86 @@
+"""Keeping orphans: a store that has begun anew is given what kernel and keeper hold of ours, before anything is planned.
+
+In two steps, since join sockets are taken over after the tables; the store is `anew` until both are on disk, so a server that is
+killed in between leaves the rest to the next one.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from itertools import chain
+
+from mcastd.core.engine import REVISION_BITS, Engine
+from mcastd.core.orphans import FoundTable, orphaned_joins, orphaned_routes, orphans_left
+from mcastd.kernel import mfc_dump
+from mcastd.model.address import Family
+from mcastd.model.event import AdoptedEntry
+from mcastd.model.owner import KERNEL_OWNER
+from mcastd.model.record import Intent, OwnerRecord, Stored
+from mcastd.model.route import Route
+from mcastd.runtime.keeper_client import Hello, KeeperClient
+from mcastd.store.sqlite import Store
+
+_log = logging.getLogger(__name__)
+
+
+async def load(store: Store, hello: Hello, keeper: KeeperClient, names: Mapping[int, str]) -> tuple[int, Stored]:
+    """Number of this start, and what is stored, if need be after what is found; `names` of links by ifindex.
+
+    McastdError STORE_UNAVAILABLE: what is found stays as it is, for the next server.
+    """
+    start_count, stored = store.begin(), store.load()
+    if store.anew:
+        revision = start_count << REVISION_BITS
+        routes: list[Route] = []
+        for table, family in hello.sockets:
+            found = await _look(hello, keeper, table, family)
+            routes += orphaned_routes(found, names, stored.routes, revision)
+        if routes:
+            owner = OwnerRecord(KERNEL_OWNER, revision=revision)
+            store.commit([Intent(puts=routes, owners=[owner])])
+            stored.routes.update((route.key, route) for route in routes)
+            stored.owners[owner.name] = owner
+    return start_count, stored
+
+
+async def _look(hello: Hello, keeper: KeeperClient, table: int, family: Family) -> FoundTable:
+    """The keeper is asked first: what it adds meanwhile by these templates is in the dump."""
+    templates = await keeper.tell_templates(table, family)
+    dump = await asyncio.to_thread(mfc_dump.dump, family, table)
+    entries = (
+        AdoptedEntry(entry.key, dump.paths_of(entry), entry.protocol == mfc_dump.PROTOCOL_FOREIGN)
+        for entry in dump
+        if not entry.unresolved
+    )
+    vifs = hello.vif_maps.get((table, family), ())
+    return FoundTable(table, family, vifs, templates, entries, stops=hello.settings.limits.stops(table))
+
+
+def settle(store: Store, engine: Engine) -> None:
+    """Keep the memberships that a predecessor has left, if the store is anew still, which it is no more then.
+
+    After the join sockets were taken over, before anything is planned; McastdError STORE_UNAVAILABLE as for `load`.
+    """
+    if store.anew:
+        desired, revision = engine.desired, engine.revision
+        names = {link.ifindex: link.name for link in engine.world.by_index.values()}
+        found = orphaned_joins(chain.from_iterable(engine.joins.actual.values()), names, revision)
+        records = [record for record in found if record.key not in desired.joins]
+        owners = [OwnerRecord(KERNEL_OWNER, revision=revision)] if records else []
+        store.settle([Intent(join_puts=records, owners=owners)])
+        for owner in owners:
+            desired.put_owner(owner)
+        desired.joins.update((record.key, record) for record in records)
+        engine.joins.load(records, ())
+    _tell(engine)
+
+
+def _tell(engine: Engine) -> None:
+    """Say at each start that there are some, until there are none."""
+    routes, joins = orphans_left(engine.desired)
+    if routes or joins:
+        _log.warning(
+            "the state was lost, and what kernel and keeper held is kept: it has no owner but 'kernel' until somebody puts it or"
+            " deletes it (mcastctl route list --match-owner kernel)",
+            extra={"routes": routes, "joins": joins},
+        )

@@ -1,0 +1,21 @@
+"""mcastd.api.entry: what a call has written, summed up."""
+
+from mcastd.api.entry import Entry
+from mcastd.model.write import Outcome
+
+
+def test_writes_are_summed_up() -> None:
+    entry, heard = Entry(), list[int]()
+    entry.on_write = lambda: heard.append(entry.failed)
+    entry.wrote(Outcome(revision=7, created=1, updated=2, deleted=3, unchanged=4, refused=5))
+    entry.wrote(Outcome(revision=9, created=10))
+    entry.refused(3)
+    assert (entry.created, entry.updated, entry.deleted, entry.unchanged, entry.failed) == (11, 2, 3, 4, 8)
+    assert entry.revision == 9
+    assert heard == [5, 5, 8]
+
+
+def test_a_session_is_opened_by_a_write() -> None:
+    entry = Entry()
+    entry.opened(3, Outcome(revision=4))
+    assert (entry.session, entry.revision) == (3, 4)
