@@ -1,6 +1,8 @@
 """Options of the whole suite: the hypothesis profile, and what becomes of tests that need a real kernel where there is none."""
 
+import logging
 import os
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
@@ -46,3 +48,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.fail(f"the real kernel cannot be tested here: {reason}", pytrace=False)
     if reason:
         pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Take back what a command line tested in this process did to logging: the level it chose would silence later tests."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)  # which makes loggers forget what they have found to be below the other level
