@@ -9,11 +9,9 @@ from pathlib import Path
 
 import grpc
 
-from mcastd.model.certificate import not_after
+from mcastd.model.certificate import Stamp, no_password, not_after, stamp
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.settings import Remote
-
-_Stamp = tuple[int, int, int] | None
 
 _log = logging.getLogger(__name__)
 
@@ -69,8 +67,8 @@ class Certificates:
         self._told = configuration
         return configuration
 
-    def _look(self) -> list[_Stamp]:
-        return [_stamp(path) for path in self._paths]
+    def _look(self) -> list[Stamp]:
+        return [stamp(path) for path in self._paths]
 
     def _read(self) -> tuple[grpc.ServerCertificateConfiguration, float]:
         """The configuration, and when the certificate ends, in seconds since the epoch."""
@@ -78,7 +76,7 @@ class Certificates:
         try:
             chain, private, roots = cert.read_bytes(), key.read_bytes(), ca.read_bytes()
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(cert, key, password=_no_password)
+            context.load_cert_chain(cert, key, password=no_password)
             context.load_verify_locations(cadata=roots.decode("ascii"))
             expires = not_after(chain.decode("ascii"))
         except (OSError, ValueError) as exc:
@@ -89,16 +87,3 @@ class Certificates:
             )
             raise McastdError(Reason.INVALID_VALUE, text, field="cert", value=str(cert)) from exc
         return grpc.ssl_server_certificate_configuration([(private, chain)], root_certificates=roots), expires
-
-
-def _no_password() -> str:
-    """Rather than that OpenSSL asks for one on a terminal."""
-    raise ValueError("the key is encrypted: store it without a password, readable by the server's user alone")
-
-
-def _stamp(path: Path) -> _Stamp:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size

@@ -4,15 +4,13 @@ from collections.abc import Callable
 
 from mcastd.core.desired import Draft, group_key
 from mcastd.core.prepare_joins import JoinsDraft
+from mcastd.core.wishes import OIFS_MAX
 from mcastd.model.errors import Problem, Reason
 from mcastd.model.owner import KERNEL_OWNER
 from mcastd.model.record import OwnerRecord
 from mcastd.model.route import Action, Oif, Paths, Route, Template
 from mcastd.model.template import key_text
 from mcastd.model.write import Change, Outcome, Patch, WriteOptions
-
-OIFS_MAX = 64
-"""Names and globs among the oifs of one route."""
 
 
 class Local:

@@ -1,7 +1,25 @@
-"""Certificates: what has to be read of one, without a library for all of it."""
+"""Certificates: what has to be read of one, without a library for all of it; and of the files that hold them."""
 
 import ssl
 from datetime import datetime
+from pathlib import Path
+
+Stamp = tuple[int, int, int] | None
+"""What tells one state of a file from another; None = it is not there."""
+
+
+def stamp(path: Path) -> Stamp:
+    """The state that a file is in."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
+
+
+def no_password() -> str:
+    """For `load_cert_chain`: rather than that OpenSSL asks for one on a terminal. ValueError."""
+    raise ValueError("the key is encrypted: store it without a password, readable by the server's user alone")
 
 
 def not_after(pem: str) -> float:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import bcrypt
 
+from mcastd.model.certificate import Stamp, stamp
 from mcastd.model.errors import McastdError
 from mcastd.telemetry.metrics import Metrics
 from mcastd.telemetry.request import Request, Response
@@ -33,8 +34,6 @@ PASSWORD_MAX = 72
 """Bytes of a password that bcrypt looks at."""
 
 _log = logging.getLogger(__name__)
-
-_Stamp = tuple[int, int, int] | None
 
 
 class WebGate:
@@ -168,16 +167,8 @@ class WebGate:
             with suppress(KeyError):  # there was none before
                 self._metrics.certificate_expiry.remove("metrics")
 
-    def _look(self) -> dict[Path, _Stamp]:
-        return {path: _stamp(path) for path in self._config.files}
-
-
-def _stamp(path: Path) -> _Stamp:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino, found.st_size
+    def _look(self) -> dict[Path, Stamp]:
+        return {path: stamp(path) for path in self._config.files}
 
 
 def _credentials(header: str) -> tuple[str, bytes]:

@@ -4,7 +4,7 @@ import ssl
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from mcastd.model.certificate import not_after
+from mcastd.model.certificate import no_password, not_after
 from mcastd.model.errors import McastdError
 
 KEYS = (
@@ -89,7 +89,7 @@ def make_context(section: Section, directory: Path) -> TlsFiles:
     _versions(section, context)
     _ciphers(section, context)
     try:
-        context.load_cert_chain(cert, private, password=_no_password)
+        context.load_cert_chain(cert, private, password=no_password)
         # Neither read_text() nor strptime(): they import modules, which may not be readable any more.
         expires = not_after(cert.read_bytes().decode("ascii"))
     except (OSError, ValueError) as exc:
@@ -100,11 +100,6 @@ def make_context(section: Section, directory: Path) -> TlsFiles:
     if sans and context.verify_mode is not ssl.CERT_REQUIRED:
         raise section.bad("client_allowed_sans", "needs client_auth_type RequireAndVerifyClientCert")
     return TlsFiles(context, tuple(one for one in (cert, private, client_ca) if one is not None), expires, sans)
-
-
-def _no_password() -> str:
-    """Rather than that OpenSSL asks for one on a terminal."""
-    raise ValueError("the key is encrypted: store it without a password, readable by the server's user alone")
 
 
 def _file(section: Section, key: str, directory: Path) -> Path | None:

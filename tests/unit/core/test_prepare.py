@@ -2,8 +2,8 @@
 
 import pytest
 
-from mcastd.core.local import OIFS_MAX
 from mcastd.core.prepare import prepare
+from mcastd.core.wishes import OIFS_MAX
 from mcastd.model.address import Family
 from mcastd.model.errors import Code, McastdError, Reason
 from mcastd.model.route import Action, Oif, Route
