@@ -14,6 +14,7 @@ import socket
 from typing import NoReturn
 
 from mcastd.keeper.actionloop import ActionLoop
+from mcastd.keeper.scheduling import be_ordinary
 from mcastd.kernel import privileges
 
 _END_SECONDS = 5.0
@@ -102,6 +103,7 @@ def _become_runner(channel: socket.socket, path: str) -> NoReturn:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # They are for the keeper, with which this process ends.
+        be_ordinary()
         _close_all_but(channel.fileno())
         _reduce()
         ActionLoop(channel, path).run()

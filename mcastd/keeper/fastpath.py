@@ -83,8 +83,8 @@ class FastPath:
         self._releases_since = 0.0
         self._waiting = 0
         self._waiting_since = 0.0
-        self._lately: dict[bytes, float] = {}
-        """When entries were made, by their keys; the last LATELY_MAX."""
+        self.lately: dict[bytes, float] = {}
+        """When entries were made (time.monotonic()), by their keys; the last LATELY_MAX."""
         self._where = {"table": table, "family": family.name}
         self.made: dict[bytes, int] = {}
         """Learned entries by the name of their template, made since somebody has looked."""
@@ -137,14 +137,14 @@ class FastPath:
         and calls again (ip_mr_input, ipmr_mfc_add). Only a new entry lets it go: replacing one does not look at what waits.
         While the entry is there no other upcall of its (S,G) comes: so just after our own answer it can be nothing else.
         """
-        made_at = self._lately.get(key)
+        made_at = self.lately.get(key)
         return made_at is not None and time.monotonic() - made_at < LATELY
 
     def _remember(self, key: bytes) -> None:
-        self._lately.pop(key, None)
-        if len(self._lately) >= LATELY_MAX:
-            del self._lately[next(iter(self._lately))]
-        self._lately[key] = time.monotonic()
+        self.lately.pop(key, None)
+        if len(self.lately) >= LATELY_MAX:
+            del self.lately[next(iter(self.lately))]
+        self.lately[key] = time.monotonic()
 
     def _let_stray_go(self, key: bytes, vif: int) -> None:
         """Let a stray packet go where it can't be said on which VIF the others will come in."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import MutableMapping
 from typing import NamedTuple
 
-from mcastd.keeper import reexec
+from mcastd.keeper import reexec, standin
 from mcastd.keeper.actions import Actions
 from mcastd.keeper.activation import take_listening
 from mcastd.keeper.channel import Channel
@@ -89,6 +89,13 @@ def make_handover(settings: Settings, outside: Outside, memory: Memory, outbox: 
         records=records,
         losses=losses,
     )
+
+
+def take_upcalls(handed: Handover, memory: Memory, outbox: Outbox) -> None:
+    """What became of upcalls so far: of those before the execution, and of those that the stand-in has answered since."""
+    outbox.take_over(handed.records, handed.losses)
+    memory.parts.tables.lost_before(handed.lost)
+    standin.relieve(handed.stand_in, memory, outbox)
 
 
 def take_places(

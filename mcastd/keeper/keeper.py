@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 
 import mcastd
-from mcastd.keeper import privileges, reexec, scheduling
+from mcastd.keeper import privileges, scheduling, standin
 from mcastd.keeper.adoption import adopt
 from mcastd.keeper.channel import ChannelError, Message, encode
 from mcastd.keeper.door import Door, DoorAddress
 from mcastd.keeper.ending import Backoff, Ending
 from mcastd.keeper.failure import EX_CONFIG, CannotRun
 from mcastd.keeper.fdstore import FdStore
-from mcastd.keeper.handing import Outside, make_handover, start_actions, take_given, take_places, take_server
+from mcastd.keeper.handing import Outside, make_handover, start_actions, take_given, take_places, take_server, take_upcalls
 from mcastd.keeper.hello import say_hello
 from mcastd.keeper.memory import Memory, Parts, new_run
 from mcastd.keeper.notify import Notifier
@@ -118,8 +118,7 @@ class Keeper:
 
     def _resume(self, handed: Handover) -> None:
         """Go on with the server of the image before."""
-        self._outbox.take_over(handed.records, handed.losses)
-        self._tables.lost_before(handed.lost)
+        take_upcalls(handed, self._memory, self._outbox)
         if handed.reloads is not None:
             self._served = True
             self._reports.resume(handed.reloads)
@@ -144,7 +143,8 @@ class Keeper:
             outside = Outside(places, self._listening, self._requests.actions, self._server)
             reloads = self._reports.reloads if self._served else None
             if not signals.waiting():
-                reexec.execute(make_handover(self._settings, outside, self._memory, self._outbox, reloads))
+                handover = make_handover(self._settings, outside, self._memory, self._outbox, reloads)
+                standin.execute(handover, self._memory, self._outbox)
         except OSError as exc:
             self._reexecution.refuse(exc.strerror or str(exc))
         finally:
@@ -206,7 +206,7 @@ class Keeper:
         except OSError as exc:
             self._start_again(now, 0.0, "the server can't be started", {"error": exc.strerror, "program": self._command[0]})
             return
-        self._outbox.add_message(prepare_message(self._settings, server.seat), first=True)
+        self._outbox.add_message(prepare_message(self._settings, server.seat, again=self._memory.run.starts > 0), first=True)
         self._say_hello()
         _log.info("the server is started", extra={"pid": server.pid, "start": self._memory.run.starts})
 
@@ -353,7 +353,7 @@ class Keeper:
         if self._server is not None:
             self._server.ready = self._served = True
             _log.info("the server is ready", extra={"pid": self._server.pid})
-            self._reports.ready()
+            self._supervision.ready()
 
     def _on_shutdown_wanted(self, keep: bool) -> None:
         """A client asked the server for it, which is ending by itself already."""

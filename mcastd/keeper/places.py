@@ -18,21 +18,27 @@ STATE_DIR_MODE = 0o750
 
 STATE_LOCK = "lock"
 
+_NOT_WRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT})
+
 _READ_ONLY_REMEDY = "mount it writable (in a unit of systemd: RuntimeDirectory=, StateDirectory= or ReadWritePaths=)"
 
 
 class Lock:
     """An exclusive flock(2) on a file that holds the pid of who has it; the kernel lets go of it when we end."""
 
-    def __init__(self, path: str, remedy: str, held: int | None = None) -> None:
-        """Take the lock; CannotRun if somebody has it. `held`: a descriptor by which it was taken before, ours from now on."""
+    def __init__(self, path: str, remedy: str, held: int | None = None, *, as_it_is: bool = False) -> None:
+        """Take the lock; CannotRun if somebody has it. `held`: a descriptor by which it was taken before, ours from now on.
+
+        Where no file can be made, `as_it_is` allows a lock on one that is there, or on its directory.
+        """
         self.path = path
         if held is not None and not _still_there(held, path):
             os.close(held)
             held = None
-        self._fd = _locked(path, remedy) if held is None else held
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        self._fd = _locked(path, remedy, as_it_is=as_it_is) if held is None else held
+        with contextlib.suppress(OSError):  # Who has it is for people alone; on a full disk they are not told.
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
 
     def fileno(self) -> int:
         """The descriptor that has the lock."""
@@ -52,10 +58,10 @@ class Lock:
             self._fd = -1
 
 
-def _locked(path: str, remedy: str) -> int:
+def _locked(path: str, remedy: str, *, as_it_is: bool) -> int:
     while True:
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            fd = _opened(path, as_it_is=as_it_is)
         except OSError as exc:
             what = "it is a symbolic link" if exc.errno == errno.ELOOP else exc.strerror
             raise CannotRun(
@@ -64,21 +70,33 @@ def _locked(path: str, remedy: str) -> int:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
+            holder = b"" if stat.S_ISDIR(os.fstat(fd).st_mode) else os.pread(fd, 20, 0)
             os.close(fd)
-            by = f" (pid {holder})" if holder.isdigit() else ""
+            by = f" (pid {int(holder)})" if holder.strip().isdigit() else ""
             raise CannotRun(EX_UNAVAILABLE, f"another mcastd{by} has {path}: stop it, or {remedy}") from exc
         if _still_there(fd, path):
             return fd
         os.close(fd)
 
 
+def _opened(path: str, *, as_it_is: bool) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as exc:
+        if not as_it_is or exc.errno not in _NOT_WRITABLE:
+            raise
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    return os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+
+
 def _still_there(fd: int, path: str) -> bool:
     """Whether the name still leads to the file: the last holder may have removed it between our open and our lock."""
+    locked = os.fstat(fd)
     try:
-        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
+        return os.path.samestat(locked, os.stat(path, follow_symlinks=False))
     except FileNotFoundError:
-        return False
+        return stat.S_ISDIR(locked.st_mode)
 
 
 class Places:
@@ -121,13 +139,15 @@ class Places:
             _check_socket(listen.path, remedy)
             self._lock(f"{listen.path}.lock", remedy)
         remedy = "choose another directory with --state-dir"
-        _check_directory(settings.state_dir, "the state directory", remedy, settings)
-        self._lock(os.path.join(settings.state_dir, STATE_LOCK), remedy)
+        if not os.access(settings.state_dir, os.R_OK | os.X_OK, effective_ids=True):
+            _check_directory(settings.state_dir, "the state directory", remedy, settings)
+        # Where it can only be read, what is stored is in force, and the server says that it takes no writes, and why.
+        self._lock(os.path.join(settings.state_dir, STATE_LOCK), remedy, as_it_is=True)
         if self._look is not None:
             self._ports = Ports(settings.remotes, self._held, self._look)
 
-    def _lock(self, path: str, remedy: str) -> None:
-        self._locks.append(Lock(path, remedy, self._held.pop(path, None)))
+    def _lock(self, path: str, remedy: str, *, as_it_is: bool = False) -> None:
+        self._locks.append(Lock(path, remedy, self._held.pop(path, None), as_it_is=as_it_is))
 
     def locks(self) -> dict[str, int]:
         """Descriptors of all locks by path, and of ports by address, for the next image of this process."""

@@ -13,6 +13,7 @@ import mcastd
 from mcastd.keeper.activation import COUNT_VARIABLE
 from mcastd.keeper.channel import CHANNEL_FD, EX_PROTOCOL, Channel
 from mcastd.keeper.ending import Ending
+from mcastd.keeper.scheduling import ordinary
 
 SERVER_COMMAND = (sys.executable, "-P", "-s", "-m", "mcastd.runtime.server")
 """-P: the working directory is no place for modules; -s: nor is a home directory."""
@@ -99,6 +100,7 @@ class ServerProcess(Server):
                 setsid=True,
                 setsigmask=(),
                 setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGHUP),
+                **ordinary(),
             )
         super().__init__(Channel(ours), pid, now)
         self.pidfd = os.pidfd_open(pid)

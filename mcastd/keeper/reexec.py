@@ -4,7 +4,8 @@
             ─► nothing waits for the server ─► signals blocked, descriptors made inheritable, execve
             ─► the new image: state from the log, descriptors by name, the server with its channel as it was
 
-The kernel's sockets are never closed, the server notices nothing, and upcalls wait in the sockets for as long as Python starts.
+The kernel's sockets are never closed, the server notices nothing, and a stand-in (keeper/standin.py) answers upcalls for as long
+as Python starts.
 """
 
 import json
@@ -21,6 +22,7 @@ from typing import Any, NoReturn
 from mcastd.keeper import privileges
 from mcastd.keeper.fdstore import Named
 from mcastd.keeper.process import status_text
+from mcastd.keeper.scheduling import ordinary
 from mcastd.keeper.statelog import FORMAT
 
 VARIABLE = "MCASTD_REEXECUTION"
@@ -60,6 +62,15 @@ class HandedAction:
 
 
 @dataclass(slots=True)
+class HandedStandIn:
+    """The process that answers upcalls meanwhile (keeper/standin.py)."""
+
+    pid: int
+    channel: int
+    report: int
+
+
+@dataclass(slots=True)
 class Handover:
     """All that the next image needs beside the state, which is among the descriptors by name."""
 
@@ -75,6 +86,7 @@ class Handover:
     """time.monotonic() when the old image stopped reading upcalls."""
     server: HandedServer | None = None
     action: HandedAction | None = None
+    stand_in: HandedStandIn | None = None
     door: list[int] = field(default_factory=list)
     """Socket and lock of the door."""
     losses: list[list[int]] = field(default_factory=list)
@@ -91,6 +103,8 @@ class Handover:
         found = [one.fd for one in self.named] + [*self.locks.values(), *self.listening, *self.door]
         if self.server is not None:
             found += [self.server.channel, *([] if self.server.pidfd is None else [self.server.pidfd])]
+        if self.stand_in is not None:
+            found += [self.stand_in.channel, self.stand_in.report]
         return found + ([self.action.channel] if self.action is not None else [])
 
     def pack(self) -> bytes:
@@ -104,11 +118,12 @@ class Handover:
         """Undo `pack`."""
         line, _, records = data.partition(b"\n")
         values = json.loads(line)
-        server, action = values.pop("server"), values.pop("action")
+        server, action, stand_in = values.pop("server"), values.pop("action"), values.pop("stand_in")
         made = cls(**values, records=records)
         made.named = [Named(name, fd) for name, fd in made.named]
         made.server = HandedServer(**server) if server else None
         made.action = HandedAction(**action) if action else None
+        made.stand_in = HandedStandIn(**stand_in) if stand_in else None
         return made
 
 
@@ -210,7 +225,7 @@ def execute(handover: Handover) -> NoReturn:
     descriptors = handover.descriptors()
     before = privileges.allow_execution()
     try:
-        _write_all(fd, handover.pack())
+        write_all(fd, handover.pack())
         for one in descriptors:
             os.set_inheritable(one, True)
         os.execve(sys.executable, command(), {**os.environ, VARIABLE: f"{os.getpid()}:{fd}"})  # noqa: S606 - there is no shell in it
@@ -229,10 +244,12 @@ def _start_trial() -> int:
         file_actions=[(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)],
         setsigmask=(),
         setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGPIPE, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2),
+        **ordinary(),
     )
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes) -> None:
+    """Write to a file of ours, in as many calls as it takes."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

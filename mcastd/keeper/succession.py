@@ -190,9 +190,9 @@ class Succession:
             server.close_channel()
 
 
-def prepare_message(settings: Settings, seat: int) -> bytes:
-    """A PREPARE."""
-    return encode(Message.PREPARE, body={"protocol": PROTOCOL, "settings": settings.to_json(), "seat": seat})
+def prepare_message(settings: Settings, seat: int, *, again: bool = False) -> bytes:
+    """A PREPARE; `again`: the server follows one that is gone, so that nobody serves until it does."""
+    return encode(Message.PREPARE, body={"protocol": PROTOCOL, "settings": settings.to_json(), "seat": seat, "again": again})
 
 
 def take_prepared(values: Mapping[str, Any]) -> tuple[tuple[int, ...], bool]:

@@ -32,7 +32,12 @@ class Supervision:
     def follow(self, server: Server) -> None:
         """Look after this one, which has just been given the sockets."""
         self._server, self._spared = server, False
-        self._watchdog.follow(time.monotonic())
+        self._watchdog.follow(time.monotonic(), ready=server.ready)
+
+    def ready(self) -> None:
+        """The server that serves says that it is ready."""
+        self._watchdog.ready()
+        self.reports.ready()
 
     def leave(self) -> None:
         """Nobody serves, or who does is ending."""

@@ -14,7 +14,7 @@ PATIENCE = 30.0
 """Seconds without an answer after which a server is replaced, where no service manager says how long its own patience is."""
 
 STARTING_PATIENCE = 180.0
-"""Seconds until the first answer: a server reads all that is stored before it listens."""
+"""Seconds until the first answer, or until it says that it is ready: a server reads all that is stored before it listens."""
 
 ROUNDS = 6
 """Rounds in PATIENCE."""
@@ -46,17 +46,23 @@ class Watchdog:
         self._next_at = now
         self._following = False
         self._starting = False
-        """Whether the server has not answered yet."""
+        """Whether the server has neither answered yet nor said that it is ready."""
         self._asked = 0
         self._answered = 0
         self._missed = 0
 
-    def follow(self, now: float) -> None:
-        """Another server serves from now on."""
-        self._following = self._starting = True
+    def follow(self, now: float, *, ready: bool = False) -> None:
+        """Another server serves from now on, or will once it has started."""
+        self._following, self._starting = True, not ready
         self._answered = self._asked
         self._missed = 0
         self._next_at = min(self._next_at, now + self._interval)
+
+    def ready(self) -> None:
+        """The server has started: it has to answer from now on, though it may not have been asked yet."""
+        if self._starting:
+            self._starting = False
+            self._missed = 0
 
     def leave(self) -> None:
         """No server serves."""

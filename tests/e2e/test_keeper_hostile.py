@@ -1,6 +1,8 @@
 """A server in strange hands does to the keeper what it can: the keeper never waits and never grows, and starts another one."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable
 
@@ -47,8 +49,10 @@ def test_no_descriptor_makes_the_keeper_wait(start_keeper: StartKeeper, message:
 def test_what_waits_to_be_read_does_not_either_when_it_is_killed(start_keeper: StartKeeper) -> None:
     keeper = start_keeper()
     server, began = keeper.server(), time.monotonic()
-    server.tell("garbage", "00" * 8)
-    server.tell("descriptor", int(Message.READY), "tcp", 2)
+    os.kill(keeper.pid, signal.SIGSTOP)  # until both have been sent
+    server.ask("garbage", "00" * 8)
+    server.ask("descriptor", int(Message.READY), "tcp", 2)
+    os.kill(keeper.pid, signal.SIGCONT)
     second = keeper.server()
     assert len(second.ask("open_table", 5)) == 2
     assert time.monotonic() - began < 10

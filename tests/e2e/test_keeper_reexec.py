@@ -202,3 +202,25 @@ def test_records_that_nobody_has_taken_are_kept(start_keeper: StartKeeper, testb
     reexecute(keeper)
     os.kill(server.pid, signal.SIGCONT)
     assert len({record[4] for record in server.upcalls(40)}) == 40
+
+
+@needs_root
+def test_what_it_starts_runs_as_usual(start_keeper: StartKeeper, directory: Path) -> None:
+    """Only the keeper has real-time priority, and its image of the second life starts nothing that has it."""
+    script, config = directory / "script", directory / "mcastd.toml"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    config.write_text("")
+    keeper = start_keeper("--config", str(config), "--action", str(script))
+    server = keeper.server()
+    if os.sched_getscheduler(keeper.pid) != os.SCHED_FIFO:
+        pytest.skip("real-time priority is not to be had here")
+    for _ in range(2):
+        reexecute(keeper)
+        os.kill(server.pid, signal.SIGKILL)
+        server = keeper.server()
+        children = [int(pid) for pid in Path(f"/proc/{keeper.pid}/task/{keeper.pid}/children").read_text().split()]
+        assert server.pid in children
+        assert len(children) == 2
+        assert {os.sched_getscheduler(pid) for pid in children} == {os.SCHED_OTHER}
+        assert os.sched_getscheduler(keeper.pid) == os.SCHED_FIFO

@@ -132,7 +132,7 @@ def test_answers_are_not_remembered_without_end() -> None:
         path.answer(address(Family.IPV4, 1), source(Family.IPV4, number), UP)
     assert path.answer(address(Family.IPV4, 1), source(Family.IPV4, 0), UP)[0] is Answer.PRESENT
     assert path.answer(address(Family.IPV4, 1), source(Family.IPV4, LATELY_MAX + 4), UP)[0] is Answer.INSTALLED
-    assert len(path._lately) == LATELY_MAX
+    assert len(path.lately) == LATELY_MAX
 
 
 @families

@@ -1,5 +1,6 @@
 """Locks and directories; other users' rights are tested with real processes."""
 
+import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -42,6 +43,43 @@ def test_left_lock_file_is_no_lock(tmp_path: Path) -> None:
     path.write_text("1234567\n")
     lock = Lock(str(path), "")
     assert path.read_text() == f"{os.getpid()}\n"
+    lock.release()
+
+
+@pytest.mark.parametrize("left", [True, False], ids=["a file", "none"])
+def test_a_lock_where_no_file_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: bool) -> None:
+    """On a file that is there, or on the directory; for the state's alone: a socket could not be made there either."""
+    path = tmp_path / "lock"
+    if left:
+        path.write_text("1234567\n")
+    real = os.open
+
+    def read_only(where: str, flags: int, mode: int = 0o777) -> int:
+        if flags & (os.O_CREAT | os.O_RDWR):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return real(where, flags, mode)
+
+    monkeypatch.setattr(os, "open", read_only)
+    lock = Lock(str(path), "do something else", as_it_is=True)
+    with pytest.raises(CannotRun) as caught:
+        Lock(str(path), "do something else", as_it_is=True)
+    assert caught.value.exit_code == EX_UNAVAILABLE
+    with pytest.raises(CannotRun, match="Read-only file system"):
+        Lock(str(path), "do something else")
+    again = Lock(str(path), "", held=lock.fileno(), as_it_is=True)  # by the next image of the process
+    again.close()
+    Lock(str(path), "", as_it_is=True).close()
+
+
+def test_a_lock_on_a_full_disk_names_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    lock = Lock(str(tmp_path / "lock"), "do something else")
+    with pytest.raises(CannotRun) as caught:
+        Lock(str(tmp_path / "lock"), "do something else")
+    assert str(caught.value) == f"another mcastd has {tmp_path}/lock: stop it, or do something else"
     lock.release()
 
 

@@ -17,6 +17,7 @@ from mcastd.keeper.reexec import (
     VARIABLE,
     HandedAction,
     HandedServer,
+    HandedStandIn,
     Handover,
     Reexecution,
     command,
@@ -40,6 +41,7 @@ FULL = Handover(
     left_at=1.5,
     server=HandedServer(42, 10, 11, 2.5, ready=True, seat=2),
     action=HandedAction("/bin/true", 43, 12),
+    stand_in=HandedStandIn(44, 15, 16),
     door=[13, 14],
     losses=[[0, 4, 1, 2]],
     records=b"\n{}\0" * 10,
@@ -53,7 +55,7 @@ def test_what_is_packed_is_unpacked(handover: Handover) -> None:
 
 
 def test_all_descriptors_are_named() -> None:
-    assert sorted(FULL.descriptors()) == [7, 8, 9, 10, 11, 12, 13, 14, 70]
+    assert sorted(FULL.descriptors()) == [7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 70]
     assert BARE.descriptors() == []
 
 

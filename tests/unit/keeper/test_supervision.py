@@ -24,6 +24,7 @@ class FakeServer(Server):
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.ending = None
+        self.ready = False
         self.signals: list[signal.Signals] = []
 
     def kill(self, number: signal.Signals) -> None:
@@ -103,6 +104,22 @@ def test_a_server_that_does_not_is_told_to_say_where_it_hangs_and_then_ended(
     assert "does not answer: it is replaced" in caplog.text
     bench.round()  # There is nobody to be asked; that all is well is told again.
     assert bench.manager.told[1:] == ["WATCHDOG=1"]
+    assert bench.server.signals == [signal.SIGABRT]
+
+
+@pytest.mark.parametrize("handed", [False, True], ids=["says that it is ready", "was so before"])
+def test_one_that_is_ready_has_to_answer_from_the_first_question_on(handed: bool) -> None:
+    bench = Bench()
+    bench.server.ready = handed
+    bench.supervision.follow(bench.server)
+    if not handed:
+        bench.supervision.ready()
+        assert "READY=1" in "\n".join(bench.manager.told)
+    while not bench.round():  # until it is asked
+        pass
+    for _ in range(ROUNDS):
+        assert bench.server.signals == []
+        bench.round()
     assert bench.server.signals == [signal.SIGABRT]
 
 

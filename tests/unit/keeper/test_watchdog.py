@@ -105,6 +105,19 @@ def test_a_server_that_starts_is_left_alone_and_all_is_well() -> None:
     assert played.now - began == pytest.approx(STARTING_PATIENCE, abs=INTERVAL)
 
 
+def test_a_server_that_is_ready_has_its_patience_from_then_on() -> None:
+    played = Played()
+    played.watchdog.follow(played.now)
+    assert played.round().ping
+    for _ in range(3 * ROUNDS):
+        assert played.round() == Round(well=True)
+    played.watchdog.ready()
+    began = played.now
+    while not (due := played.round()).overdue:
+        assert due == Round()
+    assert played.now - began == pytest.approx(PERIOD / 2)
+
+
 def test_an_answer_to_what_an_earlier_server_was_asked_counts_for_nothing() -> None:
     played = Played()
     played.steady()
