@@ -2,13 +2,14 @@
 
 import argparse
 import datetime as dt
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from mcastd.cli import lab
@@ -17,6 +18,8 @@ from mcastd.model.settings import Remote
 HOSTS = ("localhost", "127.0.0.1", "::1")
 
 DAY = dt.timedelta(days=1)
+
+Key = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPrivateKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,41 @@ class Pki:
     ) -> Credentials:
         """A client's certificate with these names, valid from and to so long from now."""
         key = ec.generate_private_key(ec.SECP256R1())
+        names: list[x509.GeneralName] = [*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, dns)]
+        signed = self._signed(key, common_name, names, ExtendedKeyUsageOID.CLIENT_AUTH, begins, ends)
+        made = Credentials(self.directory / f"{signed.serial_number:x}.pem", self.directory / f"{signed.serial_number:x}.key")
+        made.cert.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+        made.key.write_bytes(pem_of(key))
+        return made
+
+    def put_server(
+        self,
+        key: Key | None = None,
+        use: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
+        begins: dt.timedelta = -DAY,
+        ends: dt.timedelta = DAY * 10,
+    ) -> None:
+        """Another certificate of the server."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
+        names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address(one)) for one in HOSTS[1:]]
+        signed = self._signed(key, "server", names, use, begins, ends)
+        self.server.cert.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+        self.server.key.write_bytes(pem_of(key))
+
+    def _signed(
+        self,
+        key: Key,
+        common_name: str,
+        names: list[x509.GeneralName],
+        use: x509.ObjectIdentifier,
+        begins: dt.timedelta,
+        ends: dt.timedelta,
+    ) -> x509.Certificate:
         authority = x509.load_pem_x509_certificate(self.ca.read_bytes())
         private = serialization.load_pem_private_key((self.directory / "ca.key").read_bytes(), None)
         assert isinstance(private, ec.EllipticCurvePrivateKey)
         now = dt.datetime.now(dt.UTC)
         subject = [x509.NameAttribute(NameOID.COMMON_NAME, common_name)] if common_name else []
-        names: list[x509.GeneralName] = [*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, dns)]
         builder = (
             x509.CertificateBuilder()
             .subject_name(x509.Name(subject))
@@ -72,14 +104,11 @@ class Pki:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now + begins)
             .not_valid_after(now + ends)
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([use]), critical=False)
         )
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-        made = Credentials(self.directory / f"{builder._serial_number:x}.pem", self.directory / f"{builder._serial_number:x}.key")
-        made.cert.write_bytes(builder.sign(private, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-        made.key.write_bytes(pem_of(key))
-        return made
+        return builder.sign(private, hashes.SHA256())
 
     def named(self, name: str) -> Credentials:
         """A good client with this DNS name."""
@@ -93,7 +122,7 @@ class Pki:
         return grpc.ssl_channel_credentials(roots, client.key.read_bytes(), client.cert.read_bytes())
 
 
-def pem_of(key: ec.EllipticCurvePrivateKey, password: bytes = b"") -> bytes:
+def pem_of(key: Key, password: bytes = b"") -> bytes:
     """The key as a file has it."""
     how = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, how)

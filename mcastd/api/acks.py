@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable
 from mcast.v1 import route_service_pb2 as rs
 from mcastd.api import present
 from mcastd.core.engine import Engine
+from mcastd.core.settled import unsettled
 from mcastd.model.effect import BATCH
 from mcastd.model.errors import Problem
 from mcastd.model.route import Action, Route, RouteState
@@ -22,9 +23,10 @@ async def exceptions(engine: Engine, outcome: Outcome) -> list[Change]:
     routes, join_error = engine.desired.routes, engine.joins.error_of_route
     out: list[Change] = []
     for at in range(0, len(outcome.changes), BATCH):
-        for change in outcome.changes[at : at + BATCH]:
+        part = outcome.changes[at : at + BATCH]
+        for change in [part[n] for n in unsettled([change.after for change in part])]:
             after = change.after
-            if after is None or (after.state is _PROGRAMMED and not after.join):  # Nearly all: no further call for them.
+            if after is None:
                 if change.problem is not None:
                     out.append(change)
             elif change.problem is not None or _matters(after, routes, join_error):
@@ -32,11 +34,11 @@ async def exceptions(engine: Engine, outcome: Outcome) -> list[Change]:
         await asyncio.sleep(0)
     changed = len(out)
     for at in range(0, len(outcome.kept), BATCH):
-        part = outcome.kept[at : at + BATCH]
+        kept = outcome.kept[at : at + BATCH]
         out += [
             Change(Action.NONE, number, None, route)
-            for number, route in part
-            if (route.state is not _PROGRAMMED or route.join) and _matters(route, routes, join_error)
+            for number, route in [kept[n] for n in unsettled([route for _, route in kept])]
+            if _matters(route, routes, join_error)
         ]
         await asyncio.sleep(0)
     return in_order(out) if changed and changed < len(out) else out
@@ -87,14 +89,6 @@ def _fill(message: rs.RouteChange, change: Change, presenter: present.RoutePrese
     problem = change.problem
     if change.after is not None:
         message.after.CopyFrom(presenter.present(change.after))
-        problem = problem or _why(change.after, engine)
+        problem = problem or present.failure(change.after, engine.joins.error_of_route)
     if problem is not None:
         message.error.CopyFrom(present.error(problem))
-
-
-def _why(route: Route, engine: Engine) -> Problem | None:
-    """Why a route is not PROGRAMMED, or not joined; nothing where it is a template."""
-    problem = route.problem or route.fate.problem
-    if problem is None and route.join:
-        problem = engine.joins.error_of_route(route)
-    return problem

@@ -10,6 +10,7 @@ from google.protobuf import descriptor
 from mcastd.api import auth
 from mcastd.api.audit import Audit
 from mcastd.api.ports import Caller, Callers, Context
+from mcastd.api.principals import peer_of
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.settings import Access
 
@@ -66,7 +67,7 @@ class Admission:
 
     def messages(self, requests: AsyncIterator[_T], caller: Caller) -> AsyncIterator[_T]:
         """The messages of a stream, each no sooner than the caller's quota allows."""
-        return self._paced(requests, caller) if caller.quota.requests else requests
+        return self._paced(requests, caller) if self._callers.limited else requests
 
     async def _paced(self, requests: AsyncIterator[_T], caller: Caller) -> AsyncIterator[_T]:
         async for request in requests:
@@ -76,4 +77,4 @@ class Admission:
 
 def _stranger(context: Context, error: McastdError) -> Caller:
     """Whom the configuration does not know, for the audit log."""
-    return Caller(Access.VIEW, "", error.problem.metadata.get("principal", ""), context.peer())
+    return Caller(Access.VIEW, "", error.problem.metadata.get("principal", ""), peer_of(context))

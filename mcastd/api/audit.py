@@ -66,7 +66,8 @@ class Audit:
         """A call was refused, or ended; beyond BURST a second of the same kind they are counted."""
         why = {"reason": error.reason.value, "error": str(error)}
         if caller.entry.session:
-            self.tell("a session has ended", "session-ended", caller, method, began, **why)
+            level = logging.WARNING if error.reason is Reason.NOT_ALLOWED else logging.INFO
+            self.tell("a session has ended", "session-ended", caller, method, began, level, **why)
             return
         if not _log.isEnabledFor(logging.WARNING):
             return
@@ -90,10 +91,12 @@ class Audit:
             caller.entry.on_write = None
             followed.end()
 
-    def tell(self, message: str, kind: str, caller: Caller, method: str, began: float, **more: object) -> None:
+    def tell(
+        self, message: str, kind: str, caller: Caller, method: str, began: float, level: int = logging.INFO, **more: object
+    ) -> None:
         """One line about what was done."""
-        if _log.isEnabledFor(logging.INFO):
-            _emit(logging.INFO, message, self._fields(kind, caller, method, began) | more)
+        if _log.isEnabledFor(level):
+            _emit(level, message, self._fields(kind, caller, method, began) | more)
 
     def _of_kind(self, kind: tuple[str, str, Reason]) -> _Refusals:
         if kind not in self._refusals:
@@ -120,8 +123,8 @@ class Audit:
         if caller.peer:
             fields["peer"] = caller.peer
         fields["method"] = method
-        fields |= {name: value for name in ("owner", "epoch", "session") if (value := getattr(entry, name))}
-        if entry.revision or entry.failed:
+        fields |= {name: value for name in ("owner", "epoch", "take_over", "session") if (value := getattr(entry, name))}
+        if entry.revision or entry.failed or entry.deleted:
             fields |= {
                 "added": entry.created,  # a LogRecord has a `created` of its own
                 "updated": entry.updated,
@@ -130,6 +133,8 @@ class Audit:
                 "failed": entry.failed,
                 "revision": entry.revision,
             }
+        if entry.reason:
+            fields["reason"] = entry.reason
         fields["seconds"] = f"{self.clock() - began:.6f}"
         return fields
 

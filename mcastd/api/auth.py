@@ -21,15 +21,16 @@ def needed(method: descriptor.MethodDescriptor) -> Access:
 def check(caller: Caller, access: Access, what: str) -> None:
     """Refuse a caller whose level is too low."""
     if caller.access < access:
-        text = f"{what} needs {access.name.lower()} access, and {_who(caller)} {caller.access.name.lower()}"
+        text = f"{what} needs {access.name.lower()} access, and {_has(caller)}"
         raise McastdError(Reason.NOT_ALLOWED, text, need=access.name.lower(), have=caller.access.name.lower())
 
 
-def _who(caller: Caller) -> str:
-    """Whose access is too low, and the remedy."""
+def _has(caller: Caller) -> str:
+    """What a caller has whose access is too low, and the remedy."""
+    access = caller.access.name.lower()
     if not caller.peer:
-        return "use another socket: this one gives"
-    return f"the configuration must say so: principal {caller.principal!r} has"
+        return f"this socket gives {access}: use another one"
+    return f"the configuration must say so: principal {caller.principal!r} has {access}"
 
 
 def write_options(message: rs.WriteOptions, caller: Caller, field: str = "options", *, deletes: bool = False) -> WriteOptions:
@@ -45,6 +46,9 @@ def write_options(message: rs.WriteOptions, caller: Caller, field: str = "option
         check(caller, Access.ADMIN, f"{field}.owner {owner!r} (the caller's own is {caller.owner!r})")
     if message.take_over:
         check(caller, Access.ADMIN, f"{field}.take_over")
+    caller.entry.take_over = message.take_over
+    caller.entry.needs = Access.ADMIN if owner != caller.owner or message.take_over else Access.WRITE
+    caller.entry.routes_max = caller.quota.routes if owner == caller.owner else 0
     return WriteOptions(
         owner=owner,
         epoch=message.epoch,
@@ -52,5 +56,5 @@ def write_options(message: rs.WriteOptions, caller: Caller, field: str = "option
         take_over=message.take_over,
         all_or_nothing=message.all_or_nothing,
         if_revision=message.if_revision,
-        owner_routes_max=caller.quota.routes if owner == caller.owner else 0,
+        owner_routes_max=caller.entry.routes_max,
     )

@@ -28,6 +28,9 @@ FEATURES = (
 )
 """What this version has, in the contract's words: clients ask here before they use a new field."""
 
+CONDITION = "mcastd-condition"
+"""Trailer of GetStatus, whose message has no room for it: code and text of what is not as it should be."""
+
 
 class DaemonService:
     """The handlers, by the names of their RPCs."""
@@ -37,8 +40,10 @@ class DaemonService:
         self._daemon = daemon
         self._hub = hub
 
-    async def get_status(self, _request: sv.GetStatusRequest, _context: Context, _caller: Caller) -> sv.GetStatusResponse:
-        """Version, limits, owners, who watches."""
+    async def get_status(self, _request: sv.GetStatusRequest, context: Context, _caller: Caller) -> sv.GetStatusResponse:
+        """Version, limits, owners, who watches; in a trailer why writes are refused, if they are."""
+        if (refusal := self._daemon.store_refusal()) is not None:
+            context.set_trailing_metadata(((CONDITION, _trailer(f"{refusal.reason}: {refusal}")),))
         daemon, engine = self._daemon, self._daemon.engine
         desired = engine.desired
         limits = sv.Limits(
@@ -84,3 +89,8 @@ class DaemonService:
         """End the daemon in order."""
         self._daemon.request_shutdown(keep_forwarding=request.keep_forwarding)
         return sv.ShutdownResponse()
+
+
+def _trailer(text: str) -> str:
+    """A text as metadata of gRPC may be: ASCII, and printable."""
+    return "".join(one if one.isprintable() else " " for one in text).encode("ascii", "backslashreplace").decode()

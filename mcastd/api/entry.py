@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from mcastd.model.errors import Problem
+from mcastd.model.settings import Access
 from mcastd.model.write import Outcome
 
 
@@ -14,10 +16,14 @@ class Entry:
         "dry_run",
         "epoch",
         "failed",
+        "needs",
         "on_write",
         "owner",
+        "reason",
         "revision",
+        "routes_max",
         "session",
+        "take_over",
         "unchanged",
         "updated",
     )
@@ -28,11 +34,18 @@ class Entry:
         """Whose wishes are to be changed; empty = the call names nobody."""
         self.epoch = 0
         self.dry_run = False
+        self.needs: Access | None = None
+        """Access that what it asks for needs, which may be more than its method does; None = it has not asked yet."""
+        self.routes_max = 0
+        """Routes that the owner may have, as the configuration has it now; 0 = as many as there may be."""
         self.session = 0
         """Number of the session that the call has opened; 0 = none."""
         self.created = self.updated = self.deleted = self.unchanged = 0
         self.failed = 0
         """Items that were refused."""
+        self.reason = ""
+        """Why the first of them was."""
+        self.take_over = False
         self.revision = 0
         """Of the last write; 0 = there was none."""
         self.on_write: Callable[[], None] | None = None
@@ -45,11 +58,15 @@ class Entry:
         self.deleted += outcome.deleted
         self.unchanged += outcome.unchanged
         self.revision = outcome.revision
-        self.refused(outcome.refused)
+        self.refused(
+            outcome.refused, next((one.problem for one in outcome.changes if one.problem), None) if outcome.refused else None
+        )
 
-    def refused(self, items: int) -> None:
-        """So many items of a session, or of a write, were refused."""
+    def refused(self, items: int, problem: Problem | None) -> None:
+        """So many items of a session, or of a write, were refused, the first of them for this."""
         self.failed += items
+        if problem is not None and not self.reason:
+            self.reason = problem.reason.value
         if self.on_write is not None:
             self.on_write()
 

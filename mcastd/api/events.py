@@ -1,8 +1,8 @@
 """Events: objects as the messages of Watch tell of them, serialized once for all who follow."""
 
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 
@@ -11,7 +11,7 @@ from mcast.v1 import types_pb2 as t
 from mcastd.api import present
 from mcastd.api.interfaces import InterfaceView
 from mcastd.api.ports import CounterSample, DaemonPort
-from mcastd.core.feed import Kind, UpcallNote
+from mcastd.core.feed import Kind, Part, UpcallNote
 from mcastd.core.sources import Cause, Source, SourceKey
 from mcastd.model.address import address_text, split_key
 from mcastd.model.event import UpcallKind
@@ -20,6 +20,12 @@ from mcastd.model.route import Route
 
 _CACHED_MAX = 8192
 """Serialized objects that are kept: those who follow at one pace ask for the same ones."""
+
+CHUNKS_BYTES = 4 << 20
+"""Of parts of rounds that are kept: those who follow everything take the same ones, a little after each other."""
+
+MESSAGE_BYTES = 1024 * 1024
+"""A message is sent when it has come to this: a client receives 4 MiB at most, and an event has some kB at most."""
 
 _PRESENTED_MAX = 1024
 
@@ -36,6 +42,17 @@ class _Cached(NamedTuple):
     body: bytes
 
 
+class Chunk(NamedTuple):
+    """The events of a part of a round."""
+
+    bodies: list[bytes]
+    """Ready to be sent: a message's worth each."""
+    coalesced: int
+    """Changes that were merged into others."""
+    as_of: int
+    """The end of the log when it was made: it says all that has changed before."""
+
+
 def framed(body: bytes, coalesced: int) -> bytes:
     """An event of WatchResponse.events, with how many changes were merged into it.
 
@@ -47,6 +64,20 @@ def framed(body: bytes, coalesced: int) -> bytes:
     return _EVENTS + _varint(len(body)) + body
 
 
+def together(bodies: Iterable[bytes]) -> Iterator[bytes]:
+    """Framed events, put together to as many messages as they need."""
+    part: list[bytes] = []
+    size = 0
+    for body in bodies:
+        if size + len(body) > MESSAGE_BYTES and part:
+            yield b"".join(part)
+            part, size = [], 0
+        part.append(body)
+        size += len(body)
+    if part:
+        yield b"".join(part)
+
+
 class Events:
     """Makes events; one for all followers of a server."""
 
@@ -56,9 +87,39 @@ class Events:
         self._engine = daemon.engine
         self._interfaces = interfaces
         self._cache: dict[tuple[Kind, object], _Cached] = {}
+        self._chunks: dict[tuple[int, int, int], Chunk] = {}
+        """By the number of the round, and where in it the part begins and ends."""
+        self._chunks_bytes = 0
         self._presenter = self._new_presenter()
         self._presented = 0
         self._used: tuple[int, dict[str, int]] = (-1, {})
+
+    def part(self, kind: Kind, part: Part, as_of: int) -> Chunk:
+        """The events of a part of a round, for all who want every object of the kind.
+
+        They are not older than `as_of`, a position of the log: who was told of that is not to be told of what was before.
+        """
+        where = (part.round.number, part.at, len(part.changes))
+        found = self._chunks.get(where)
+        if found is None or found.as_of < as_of:
+            since = max(part.round.end, as_of)
+            bodies = [framed(self.put(kind, key, since), changes - 1) for key, changes in part.changes]
+            coalesced = sum(changes for _, changes in part.changes) - len(bodies)
+            found = Chunk(list(together(bodies)), coalesced, self._engine.feed.logs[kind].end)
+            self._keep_chunk(where, found)
+        return found
+
+    def put(self, kind: Kind, key: Any, since: int) -> bytes:
+        """An object put, or deleted if it is not there any more, as of a position of its log or later."""
+        match kind:
+            case Kind.ROUTE:
+                return self.route(key, self._engine.desired.routes.get(key), since)
+            case Kind.INTERFACE:
+                return self.interface(key, since)
+            case Kind.JOIN:
+                return self.join(key, self._engine.joins.record_of(key), since)
+            case Kind.SOURCE:
+                return self.source(key, since)
 
     def route(self, key: bytes, route: Route | None, since: int) -> bytes:
         """A route put, or deleted (None), as of a position of its log or later."""
@@ -112,6 +173,13 @@ class Events:
         self._cache[kind, key] = _Cached(self._engine.feed.logs[kind].end, body)
         return body
 
+    def _keep_chunk(self, where: tuple[int, int, int], chunk: Chunk) -> None:
+        old = self._chunks.pop(where, None)
+        self._chunks[where] = chunk
+        self._chunks_bytes += _size(chunk) - (_size(old) if old is not None else 0)
+        while self._chunks_bytes > CHUNKS_BYTES:
+            self._chunks_bytes -= _size(self._chunks.pop(next(iter(self._chunks))))
+
     def _route(self, key: bytes, route: Route | None) -> bytes:
         if route is None:
             gone = present.route_key(key)
@@ -158,6 +226,10 @@ def _event(field: str, message: Message, when: float = 0.0, *, deleted: bool = F
     head = sv.Event(type=kind, time=present.timestamp(when or time.time())).SerializeToString()
     body = message.SerializeToString()
     return b"".join((head, bytes([_NUMBERS[field] << 3 | 2]), _varint(len(body)), body))
+
+
+def _size(chunk: Chunk) -> int:
+    return sum(map(len, chunk.bodies))
 
 
 def _varint(number: int) -> bytes:

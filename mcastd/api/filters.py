@@ -60,6 +60,8 @@ class RouteFilter:
     def __init__(self, selector: t.Selector, *, resumed: bool) -> None:
         """`resumed`: the follower knows routes of which this filter has not seen it told."""
         self._test = matcher(selector)
+        self.everything = self._test is None
+        """Whether all are wanted."""
         by_key = t.Selector(group=selector.group, source=selector.source)
         if selector.HasField("table"):
             by_key.table = selector.table
@@ -86,6 +88,8 @@ class JoinFilter:
     def __init__(self, selector: t.Selector, *, resumed: bool) -> None:
         """`resumed` as for RouteFilter."""
         self._test = join_matcher(selector)
+        self.everything = self._test is None
+        """Whether all are wanted."""
         self._told = _Told(resumed=resumed)
 
     def verdict(self, key: JoinKey, record: JoinRecord | None, interfaces: list[str]) -> Tell:
@@ -102,6 +106,8 @@ class InterfaceFilter:
     def __init__(self, selector: t.Selector) -> None:
         """Read it."""
         self._name = selector.interface
+        self.everything = not self._name
+        """Whether all are wanted."""
         if self._name:
             check_name(self._name, "selector.interface", glob=True)
         self._match = glob_matcher(self._name).match if is_glob(self._name) else None
@@ -123,6 +129,8 @@ class FlowFilter:
         for field in ("owner", "cookie", "states"):
             about.ClearField(field)
         self._test: Test | None = matcher(about)
+        self.everything = self._test is None
+        """Whether all are wanted."""
 
     def matches(self, key: bytes, interface: str) -> bool:
         """Whether the (S,G) on the interface is wanted."""

@@ -1,11 +1,12 @@
 """Operations of a session, read: what each asks for, or why it can't be done; one that is malformed disturbs no other."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import lt
 from typing import NamedTuple
 
 from mcast.v1 import route_service_pb2 as rs
-from mcastd.api import convert, fields
+from mcastd.api import convert, fields, wire
 from mcastd.core.desired import group_key
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.route import Action, Route, Template
@@ -36,18 +37,19 @@ class Read:
 
 
 class Batch(NamedTuple):
-    """The operations of a batch, taken apart once: reading a repeated field anew makes its messages anew."""
+    """The operations of a batch, taken apart once."""
 
-    ops: list[rs.ProgramRoutesRequest.Op]
+    ops: Sequence[rs.ProgramRoutesRequest.Op]
     ids: list[int]
     kinds: list[str | None]
+    routes: wire.Routes
+    """Those of puts, by position."""
 
 
 def check_batch(message: rs.ProgramRoutesRequest.Batch, last: int) -> Batch:
     """A batch that begins after id `last`; McastdError if it is none of this protocol: nothing of it is tried."""
     fields.too_many(len(message.ops), OPS_MAX, "batch.ops")
-    ops = list(message.ops)
-    batch = Batch(ops, [op.id for op in ops], [op.WhichOneof("op") for op in ops])
+    batch = Batch(message.ops, *wire.ops(message))
     ids = batch.ids
     if not all(map(lt, (last, *ids), ids)):
         at = next(n for n, number in enumerate(ids) if number <= (ids[n - 1] if n else last))
@@ -96,16 +98,15 @@ class OpReader:
 
     def _puts(self, out: Read, batch: Batch, begin: int, end: int) -> None:
         """Read operations that are all puts: mostly in one go, since routes that are alike are read fast."""
-        puts = iter([op.put for op in batch.ops[begin:end]])
         at = begin
         while at < end:
             routes: list[Route] = []
             refusal: McastdError | None = None
             try:
-                self._reader.read_into(routes, puts, self._owner, at, "batch.ops[{}].put")
+                self._reader.read_into(routes, batch.routes.part(at, end), self._owner, at, "batch.ops[{}].put")
             except McastdError as exc:
                 refusal = exc
-            self._moving.update(group_key(route.key) for route in routes if isinstance(route, Template))
+            self._moving.update([group_key(route.key) for route in routes if type(route) is Template])
             out.ops.extend(zip(batch.ids[at : at + len(routes)], routes, strict=True))
             at += len(routes)
             if refusal is not None:

@@ -10,6 +10,7 @@ import grpc
 
 from mcastd.api.entry import Entry
 from mcastd.core.engine import Engine
+from mcastd.model.errors import McastdError
 from mcastd.model.event import AdoptedEntry
 from mcastd.model.interface import VifCounters
 from mcastd.model.principal import NO_QUOTA, Quota
@@ -37,6 +38,9 @@ class Caller:
 
 class Callers(Protocol):
     """Those who come through one listener."""
+
+    limited: bool
+    """Whether there may be limits for them; a reload can bring some for streams that are open."""
 
     def identify(self, context: Context) -> Caller:
         """Who calls; McastdError NOT_ALLOWED if he is nobody."""
@@ -121,6 +125,9 @@ class DaemonPort(Protocol):
     def session_ended(self, owner: str, session: int) -> None:
         """A session has ended, for whatever reason: it will be written down, and the hold time begins."""
 
+    def store_refusal(self) -> McastdError | None:
+        """Why writes can't be stored now, and are refused; None = they can."""
+
     async def reload(self, *, validate_only: bool) -> Outcome:
         """Read the configuration again and put the difference in force; McastdError if it can't be used: nothing is changed."""
 
@@ -132,6 +139,9 @@ class DaemonPort(Protocol):
 
     def write_coming(self) -> None:
         """A part of a write has come in."""
+
+    def writing(self) -> AbstractContextManager[None]:
+        """While this is entered a write is being carried out: until its answer is made."""
 
     async def counters(self, max_age: float) -> CounterSample:
         """Counters not older than `max_age` seconds; one dump serves all who ask meanwhile."""

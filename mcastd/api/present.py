@@ -11,8 +11,10 @@ from mcast.v1 import types_pb2 as t
 from mcastd.api.convert import LearnedRoute
 from mcastd.api.ports import CounterSample
 from mcastd.core.join_problems import is_refusal
+from mcastd.core.settled import unsettled
 from mcastd.core.templates import tree_key
 from mcastd.model.address import address_text, key_table, split_key
+from mcastd.model.effect import BATCH
 from mcastd.model.errors import Problem
 from mcastd.model.join import JoinKey, JoinRecord
 from mcastd.model.owner import KERNEL_OWNER
@@ -248,9 +250,17 @@ class _Reached:
     __slots__ = ("failed", "whole")
 
     def __init__(self, route: Route, join_error: JoinError) -> None:
-        state, problem = route.state, join_error(route) if route.join else None
-        self.whole = state in _REACHED and problem is None
-        self.failed = state is RouteState.FAILED or is_refusal(problem)
+        problem = join_error(route) if route.join else None
+        self.whole = route.state in _REACHED and problem is None
+        self.failed = route.state is RouteState.FAILED or is_refusal(problem)
+
+
+def failure(route: Route, join_error: JoinError) -> Problem | None:
+    """Why a route has failed; what only waits for something (PENDING, PARTIAL) says in its status what that is."""
+    if route.state is RouteState.FAILED:
+        return route.problem or route.fate.problem
+    problem = join_error(route) if route.join else None
+    return problem if is_refusal(problem) else None
 
 
 class Changes:
@@ -276,14 +286,33 @@ class Changes:
             message.before.CopyFrom(route_intent(change.before))
         if change.after is not None:
             message.after.CopyFrom(self._presenter.present(change.after))
-            problem = change.after.problem or change.after.fate.problem
-            if problem is None and change.after.join:
-                problem = self._join_error(change.after)
-            if problem is not None:
+            if (problem := failure(change.after, self._join_error)) is not None:
                 message.error.CopyFrom(error(problem))
         if change.problem is not None:
             message.error.CopyFrom(error(change.problem))
         self._bytes += message.ByteSize() + 4
+
+
+async def _to_tell(changes: list[Change]) -> list[Change]:
+    """Those that are not plainly as asked: of a bulk write hardly any."""
+    out: list[Change] = []
+    for at in range(0, len(changes), BATCH):
+        if at:
+            await asyncio.sleep(0)
+        part = changes[at : at + BATCH]
+        out += [part[n] for n in unsettled([change.after for change in part]) if part[n].after or part[n].problem]
+    return out
+
+
+async def _kept_to_tell(kept: list[tuple[int, Route]]) -> list[tuple[int, Route]]:
+    """The same of items that were as asked before."""
+    out: list[tuple[int, Route]] = []
+    for at in range(0, len(kept), BATCH):
+        if at:
+            await asyncio.sleep(0)
+        part = kept[at : at + BATCH]
+        out += [part[n] for n in unsettled([route for _, route in part])]
+    return out
 
 
 async def write_result(
@@ -303,7 +332,8 @@ async def write_result(
         failed=outcome.refused,
     )
     changes = Changes(result, join_error)
-    for at, change in enumerate(outcome.changes, 1):
+    told = outcome.changes if every or not tried else await _to_tell(outcome.changes)
+    for at, change in enumerate(told, 1):
         if at % SLICE == 0:
             await asyncio.sleep(0)
         after = change.after
@@ -314,8 +344,9 @@ async def write_result(
         changes.add(change)
     if tried:
         # A request may name a route again and change it then: what it was before has no state any more.
-        changed = {change.after.key for change in outcome.changes if change.after is not None} if outcome.kept else set()
-        for at, (index, kept) in enumerate(outcome.kept, 1):
+        to_tell = await _kept_to_tell(outcome.kept)
+        changed = {change.after.key for change in outcome.changes if change.after is not None} if to_tell else set()
+        for at, (index, kept) in enumerate(to_tell, 1):
             if at % SLICE == 0:
                 await asyncio.sleep(0)
             if not (reached := _Reached(kept, join_error)).whole and kept.key not in changed:

@@ -22,9 +22,15 @@ BUCKETS_MAX = 10_000
 class Quotas:
     """What principals use, by name; `quota_of` says what each may, as the configuration has it now."""
 
-    def __init__(self, quota_of: Callable[[str], Quota], clock: Callable[[], float] = time.monotonic) -> None:
-        """Nobody uses anything."""
+    def __init__(
+        self,
+        quota_of: Callable[[str], Quota],
+        clock: Callable[[], float] = time.monotonic,
+        settings: tuple[str, str] = ("streams_max", "requests_per_second"),
+    ) -> None:
+        """Nobody uses anything; `settings`: where the limits of streams and requests stand."""
         self._quota_of = quota_of
+        self._of_streams, self._of_requests = settings
         self._clock = clock
         self._streams: dict[str, int] = {}
         self._buckets: dict[str, tuple[float, float]] = {}
@@ -36,7 +42,7 @@ class Quotas:
         if wait:
             limit = self._quota_of(name).requests
             text = (
-                f"principal {name!r} makes more than the {limit} requests a second allowed (requests_per_second):"
+                f"principal {name!r} makes more than the {limit} requests a second allowed ({self._of_requests}):"
                 f" come again in {wait:.3f} s"
             )
             raise McastdError(Reason.RATE_LIMIT, text, limit=limit, retry_after=f"{wait:.3f}")
@@ -54,7 +60,7 @@ class Quotas:
         """A stream is open; McastdError STREAM_LIMIT if that is one too many."""
         limit, used = self._quota_of(name).streams, self._streams.get(name, 0)
         if limit and used >= limit:
-            text = f"principal {name!r} has {used} streams open, and {limit} are allowed (streams_max): end one first"
+            text = f"principal {name!r} has {used} streams open, and {limit} are allowed ({self._of_streams}): end one first"
             raise McastdError(Reason.STREAM_LIMIT, text, limit=limit)
         self._streams[name] = used + 1
         try:

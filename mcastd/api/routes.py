@@ -13,6 +13,7 @@ from mcastd.api.ports import Caller, Context, CounterSample, DaemonPort
 from mcastd.api.program import Sessions
 from mcastd.api.select import Test, is_empty, matcher
 from mcastd.api.tokens import everything, write_token
+from mcastd.api.wire import parts
 from mcastd.core.desired import group_key
 from mcastd.model.effect import BATCH
 from mcastd.model.errors import McastdError, Reason
@@ -97,8 +98,9 @@ class RouteService:
             if request.WhichOneof("part") != "chunk":
                 part_sent = request.WhichOneof("part") or "nothing"
                 raise fields.invalid(Reason.INVALID_VALUE, "part", part_sent, "after the one header come chunks alone")
-            for at in range(0, len(request.chunk.routes), BATCH):
-                part = self._reader.read(request.chunk.routes[at : at + BATCH], options.owner, received)
+            for some in parts(request.chunk, BATCH):
+                part: list[Route] = []
+                self._reader.read_into(part, some, options.owner, received, "routes[{}]")
                 received += len(part)
                 for route in part:
                     if routes.setdefault(route.key, route) is not route:
@@ -210,11 +212,12 @@ class RouteService:
         return routes
 
     async def _write(self, write: Write, context: Context, caller: Caller, *, every: bool) -> rs.WriteResult:
-        outcome = await self._daemon.write(write)
-        caller.entry.wrote(outcome)
-        tried = not write.options.validate_only
-        join_error = self._daemon.engine.joins.error_of_route
-        result, omitted = await present.write_result(outcome, every=every, tried=tried, join_error=join_error)
+        with self._daemon.writing():
+            outcome = await self._daemon.write(write)
+            caller.entry.wrote(outcome)
+            tried = not write.options.validate_only
+            join_error = self._daemon.engine.joins.error_of_route
+            result, omitted = await present.write_result(outcome, every=every, tried=tried, join_error=join_error)
         if omitted:
             context.set_trailing_metadata(((OMITTED, str(omitted)),))
         return result

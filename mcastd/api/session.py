@@ -5,7 +5,7 @@ What is under way is bounded: beyond it nothing is read, which the client's gRPC
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 
@@ -65,7 +65,10 @@ class Session:
         self._options = options
         self._ops = ops
         self._context = context
-        self._entry = entry or Entry()
+        if entry is None:
+            entry = Entry()
+            entry.routes_max = options.owner_routes_max
+        self._entry = entry
         self._tasks = asyncio.TaskGroup()
         self._reader: asyncio.Task[None] | None = None
         self._steps: asyncio.Queue[_Step | None] = asyncio.Queue()
@@ -149,9 +152,15 @@ class Session:
             self._last_id = ids[at - 1]
             step = _Step(Program, None, tuple([number for number, _ in read.ops]), read.refused, self._last_id)
             if read.refused:
-                self._entry.refused(len(read.refused))
-            await self._try(step, Program(self._options, self.number, read.ops) if read.ops else None)
+                self._entry.refused(len(read.refused), read.refused[0].problem)
+            await self._try(step, Program(self._options_now(), self.number, read.ops) if read.ops else None)
             await asyncio.sleep(0)
+
+    def _options_now(self) -> WriteOptions:
+        """Its options, with the limit of routes that the configuration has now."""
+        if self._options.owner_routes_max != self._entry.routes_max:
+            self._options = replace(self._options, owner_routes_max=self._entry.routes_max)
+        return self._options
 
     async def _end_sync(self, max_deletions: int) -> None:
         """End a replay once all before it is done: what was refused as a whole must not be taken for what is not wanted."""
@@ -177,7 +186,7 @@ class Session:
         try:
             outcome = await self._daemon.write(write)
         except McastdError as exc:
-            self._entry.refused(len(write.ops) if isinstance(write, Program) else 1)
+            self._entry.refused(len(write.ops) if isinstance(write, Program) else 1, exc.problem)
             return exc
         self._entry.wrote(outcome)
         return outcome

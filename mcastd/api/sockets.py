@@ -59,14 +59,18 @@ _log = logging.getLogger(__name__)
 class ApiSockets:
     """One gRPC server for each address; needs the running loop."""
 
-    def __init__(self, listens: Sequence[Listen], seat: int = 1, remotes: Sequence[Remote] = ()) -> None:
-        """Read certificates, bind nothing yet; `seat` tells apart the servers that run at once. McastdError INVALID_VALUE."""
+    def __init__(self, listens: Sequence[Listen], seat: int = 1, remotes: Sequence[Remote] = (), *, again: bool = False) -> None:
+        """Read certificates, bind nothing yet; `seat` tells apart the servers that run at once. McastdError INVALID_VALUE.
+
+        `again`: nobody serves any more, so that other addresses must not wait for certificates of one.
+        """
         self._listens = listens
         self._seat = seat
         self._servers = [grpc.aio.server(options=(*OPTIONS, *_ALONE)) for _ in listens]
-        self._certificates = {one: Certificates(one) for one in remotes if one.cert}
+        self._certificates = {one: Certificates(one, patient=again) for one in remotes if one.cert}
         self._remotes = [(grpc.aio.server(options=(*OPTIONS, *_REMOTE)), one) for one in remotes]
         self._bound = False
+        self._bound_remotes: set[Remote] = set()
         self._inodes: list[int] = []
 
     def __iter__(self) -> Iterator[tuple[grpc.aio.Server, Listen | Remote]]:
@@ -83,9 +87,24 @@ class ApiSockets:
         if not self._bound:
             for server, listen in zip(self._servers, self._listens, strict=True):
                 self._inodes.append(_bind(server, listen, listen.path_of(self._seat)))
-            for server, remote in self._remotes:
-                _bind_remote(server, remote, self._certificates.get(remote))
+            self.bind_remotes()
             self._bound = True
+
+    def bound(self, remote: Remote) -> bool:
+        """Whether a TCP address is bound; it is not while there are no certificates for it."""
+        return remote in self._bound_remotes
+
+    def bind_remotes(self) -> list[grpc.aio.Server]:
+        """Bind TCP addresses that are not bound, and have good certificates by now; their servers. McastdError NOT_ALLOWED."""
+        bound = []
+        for server, remote in self._remotes:
+            certificates = self._certificates.get(remote)
+            if remote in self._bound_remotes or (certificates is not None and not certificates.usable):
+                continue
+            _bind_remote(server, remote, certificates)
+            self._bound_remotes.add(remote)
+            bound.append(server)
+        return bound
 
     def publish(self) -> None:
         """Have the paths lead to these sockets, unless who served before has done it; binds them where they are not."""

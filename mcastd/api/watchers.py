@@ -1,6 +1,7 @@
 """Who watches: the hub that wakes those for whom there is something, paces what is told in bulk, and ends all in order."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
@@ -12,12 +13,23 @@ from mcastd.core.feed import Feed, Kind
 PATIENCE = 30.0
 """Seconds that a message may wait for its reader."""
 
-SHARE = 0.05
-"""Of the time that may go into telling of routes in bulk while routes are being written: writes come first."""
+SHARE = 0.03
+"""Of the loop's own processor time that may go into telling in bulk while routes are being written: writes come first."""
 
+WAIT_MAX = 4
+"""By how much longer that may take where the loop has other things to wait for: telling waits for no more than this."""
 
-ASK_AGAIN = 0.1
-"""Seconds after which it is looked whether the writes are over by now."""
+LOOK, LOOK_MIN = 0.02, 0.001
+"""Seconds after which it is looked whether the writes are over by now: a loop that waits uses up no processor time."""
+
+LINGER = 0.5
+"""Seconds after a write in which the next one is expected, but no longer than it took itself: nobody is told in between."""
+
+HEAD = 0.1
+"""Seconds of the loop's processor time that a write has before anything is told in bulk beside it."""
+
+AT_ONCE = 16
+"""Watchers that have their turn before others than watchers have theirs."""
 
 
 class Resync(StrEnum):
@@ -35,26 +47,93 @@ class Awakable(Protocol):
     """A watcher, as the hub sees it."""
 
     woken: asyncio.Event
+    turn: bool
+    """Whether it may tell of many routes though writes are being carried out; it takes it back when it has."""
 
     def subscriber(self) -> sv.Subscriber:
         """What GetStatus tells of it."""
 
 
 class Pacer:
-    """Lets those who tell of routes in bulk go on, a share of the time while writes are being carried out."""
+    """Lets those who tell of routes in bulk go on, a share of the time while writes are being carried out.
+
+    Who waits for a turn gets it together with all others: what they tell is then made once for all of them.
+    """
 
     def __init__(self, busy: Callable[[], bool]) -> None:
         """`busy` says whether writes are being carried out."""
         self._busy = busy
-        self._free_at = 0.0
+        self._busy_since: float | None = None
+        self._busy_at = -math.inf
+        self._free_at = self._free_at_latest = 0.0
+        self._waiting: dict[Awakable, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     def delay(self) -> float:
         """Seconds to wait before it is asked again whether the next part may go on; 0 = it may."""
-        return min(ASK_AGAIN, max(0.0, self._free_at - time.monotonic())) if self._busy() else 0.0
+        now = time.monotonic()
+        if not self._pressed(now):
+            return 0.0
+        left = min(self._free_at - time.thread_time(), self._free_at_latest - now)
+        return min(LOOK, max(left, LOOK_MIN)) if left > 0 else 0.0
 
     def spent(self, seconds: float) -> None:
-        """Reading and serializing a part has taken this long; sending it takes about as long again."""
-        self._free_at = max(self._free_at, time.monotonic()) + 2 * seconds * (1 / SHARE - 1)
+        """A part has taken this much of the processor's time."""
+        now = time.monotonic()
+        if self._pressed(now):
+            self._pause(now, seconds * (1 / SHARE - 1))
+
+    def _pause(self, now: float, seconds: float) -> None:
+        """Have all wait for so long."""
+        used = time.thread_time()
+        if used >= self._free_at or now >= self._free_at_latest:
+            self._free_at, self._free_at_latest = used, now
+        self._free_at += seconds
+        self._free_at_latest += seconds * WAIT_MAX
+
+    def _pressed(self, now: float) -> bool:
+        """Whether writes come first now."""
+        if self._busy():
+            self._busy_at = now
+            if self._busy_since is None:
+                self._busy_since = now
+                if not self._waiting:  # Who does has waited long enough: writes may come one after the other for ever.
+                    self._free_at = self._free_at_latest = 0.0
+                    self._pause(now, HEAD)
+            return True
+        if self._busy_since is not None and now - self._busy_at < min(LINGER, self._busy_at - self._busy_since):
+            return True
+        self._busy_since = None
+        return False
+
+    def wait(self, watcher: Awakable) -> None:
+        """Wake it, with a turn, when bulk may be told of."""
+        delay = self.delay()
+        self._waiting[watcher] = None
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(delay, self._look)
+
+    def forget(self, watcher: Awakable) -> None:
+        """It waits for no turn any more."""
+        self._waiting.pop(watcher, None)
+
+    def _look(self) -> None:
+        self._timer = None
+        if not self._waiting:
+            return
+        if delay := self.delay():
+            self._timer = asyncio.get_running_loop().call_later(delay, self._look)
+            return
+        waiting, self._waiting = list(self._waiting), {}
+        self._give(waiting)
+
+    def _give(self, waiting: list[Awakable]) -> None:
+        """Give each a turn, some at once, others when those have had theirs."""
+        for watcher in waiting[:AT_ONCE]:
+            watcher.turn = True
+            watcher.woken.set()
+        if len(waiting) > AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._give, waiting[AT_ONCE:])
 
 
 class Hub:
@@ -81,6 +160,7 @@ class Hub:
         """One less."""
         del self._watchers[watcher]
         self.stir(watcher)
+        self.pacer.forget(watcher)
 
     def await_any(self, watcher: Awakable, kinds: Iterable[Kind | None]) -> None:
         """Wake it when anything of these kinds has changed."""

@@ -1,7 +1,6 @@
 """Commits: durable intents put in force, slice by slice, and the work that programs them."""
 
 from collections.abc import Generator, Iterable, Iterator
-from itertools import chain
 
 from mcastd.core.desired import Desired
 from mcastd.core.feed import Feed
@@ -16,7 +15,7 @@ from mcastd.model.address import key_family, key_table
 from mcastd.model.effect import BATCH
 from mcastd.model.record import Intent
 from mcastd.model.route import Route, Template
-from mcastd.model.template import TemplateKey, is_template_key, unpack_template_key
+from mcastd.model.template import TEMPLATE_MARK, TemplateKey, unpack_template_key
 
 
 class Commits:
@@ -46,11 +45,11 @@ class Commits:
                 del desired.settings[said.interface, said.owner]
             self._roster.apply_settings(desired.effective_settings(said.interface), work)
             self._feed.interfaces((said.interface,))
-        yield from self._puts(intent.puts, work, joining)
-        yield from self._deletes(intent.deletes, work, joining)
-        for kernel in self._kernels_of(route.key for route in intent.puts if isinstance(route, Template)):
+        templates = yield from self._puts(intent.puts, work, joining)
+        gone = yield from self._deletes(intent.deletes, work, joining)
+        for kernel in self._kernels_of(templates):
             yield from self._sources.templates_changed(kernel)
-        work.add(self._learned_under(key for key in self._changed(intent) if is_template_key(key)))
+        work.add(self._learned_under(templates + gone))
         desired.put_joins(intent)
         yield from self._joins.commit(intent, joining)
         yield from self._staleness(turned, intent.refreshed)
@@ -58,24 +57,40 @@ class Commits:
         self._queue.complete(work)
         return work
 
-    def _puts(self, puts: list[Route], work: Work, joining: JoinWork) -> Generator[None, None, None]:
+    def _puts(self, puts: list[Route], work: Work, joining: JoinWork) -> Generator[None, None, list[bytes]]:
+        """Put routes; the keys of those that are templates or shared trees."""
+        templates: list[bytes] = []
         for at in range(0, len(puts), BATCH):
             part = puts[at : at + BATCH]
-            for route in part:
-                old = self._desired.put(route)
-                if old is None:
-                    route.installed_at, route.problem = 0.0, None  # A route that is restored had another life.
-                    self._roster.join(route)
-                else:
-                    route.installed_at = old.installed_at
-                    self._roster.leave_for(route, old)
-                if route.join or (old is not None and old.join):
+            keys = [route.key for route in part]
+            if marked := [key for key in keys if key[0] >= TEMPLATE_MARK]:
+                templates += marked
+                olds = [self._put(route) for route in part]
+                work.add(self._entry_keys(part))
+            else:
+                olds = self._desired.put_all(keys, part)
+                self._roster.join_all(keys, part, olds)
+                work.add(keys)
+            if True in {route.join for route in part} or True in {old.join for old in olds if old is not None}:
+                for route, old in zip(part, olds, strict=True):
                     self._joins.change_route(old, route, joining)
-            work.add(self._entry_keys(part))
             self._queue.grown(work)
             yield
+        return templates
 
-    def _deletes(self, deletes: list[bytes], work: Work, joining: JoinWork) -> Generator[None, None, None]:
+    def _put(self, route: Route) -> Route | None:
+        old = self._desired.put(route)
+        if old is None:
+            route.installed_at, route.problem = 0.0, None  # A route that is restored had another life.
+            self._roster.join(route)
+        else:
+            route.installed_at = old.installed_at
+            self._roster.leave_for(route, old)
+        return old
+
+    def _deletes(self, deletes: list[bytes], work: Work, joining: JoinWork) -> Generator[None, None, list[bytes]]:
+        """Delete routes; the keys of those that are templates or shared trees."""
+        templates: list[bytes] = []
         for at in range(0, len(deletes), BATCH):
             part_keys = deletes[at : at + BATCH]
             for key in part_keys:
@@ -87,11 +102,13 @@ class Commits:
                         work.add((tree_key(key),))
                     if gone.join:
                         self._joins.drop_route(gone, joining)
+            templates += [key for key in part_keys if key[0] >= TEMPLATE_MARK]
             self._feed.routes(part_keys)
             self._sources.uncovered(part_keys)
             work.add(part_keys)
             self._queue.grown(work)
             yield
+        return templates
 
     def _staleness(self, turned: set[str], refreshed: dict[bytes, int]) -> Generator[None, None, None]:
         """Tell of routes that are stale now, or no longer."""
@@ -108,9 +125,6 @@ class Commits:
     def _kernels_of(self, keys: Iterable[bytes]) -> dict[KernelTable, None]:
         found = (self._roster.tables.get((key_table(key), key_family(key))) for key in keys)  # Keys of templates, too.
         return dict.fromkeys(kernel for kernel in found if kernel is not None)
-
-    def _changed(self, intent: Intent) -> Iterator[bytes]:
-        return chain((route.key for route in intent.puts), intent.deletes)
 
     def _entry_keys(self, routes: Iterable[Route]) -> Iterator[bytes]:
         """Keys of the entries that the routes are about; a template has a key of its own, which marks its turn."""

@@ -4,6 +4,7 @@ A draft never touches the state below it, so a write that the disk refuses leave
 together (group commit).
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from mcastd.model.address import Family
@@ -11,7 +12,7 @@ from mcastd.model.join import JoinKey, JoinRecord
 from mcastd.model.owner import CONFIG_OWNER
 from mcastd.model.record import EffectiveSettings, Intent, InterfaceSettings, OwnerRecord, Stored
 from mcastd.model.route import Route, Template
-from mcastd.model.template import is_template_key
+from mcastd.model.template import TEMPLATE_MARK
 
 
 class Desired:
@@ -67,6 +68,33 @@ class Desired:
             entries[old.owner] -= 1
             entries[route.owner] = entries.get(route.owner, 0) + 1
         return old
+
+    def put_all(self, keys: list[bytes], routes: list[Route]) -> list[Route | None]:
+        """Make exact routes so, each with its key, of which none is there twice; the routes that were there before."""
+        mine = self.routes
+        olds = list(map(mine.get, keys))
+        mine.update(zip(keys, routes, strict=True))
+        gone = [old for old in olds if old is not None]
+        before = Counter([(route.owner, route.session) for route in gone])
+        after = Counter([(route.owner, route.session) for route in routes])
+        self._count(before, -1)
+        self._count(after, 1)
+        owners = {owner if session else "" for owner, session in (*before, *after)}
+        if len(gone) < len(routes) or len(owners) > 1:  # Else an owner's sessions have written them before and now, or none has.
+            for route in gone:
+                if route.session:
+                    del self._written[route.owner][route.key]
+            for route in routes:
+                if route.session:
+                    self._written.setdefault(route.owner, {})[route.key] = None
+        return olds
+
+    def _count(self, routes: Counter[tuple[str, int]], by: int) -> None:
+        """So many routes of owner and generation have come (1) or gone (-1)."""
+        for (owner, session), number in routes.items():
+            self.entries[owner] = self.entries.get(owner, 0) + by * number
+            if session and session == generation_of(self.owners.get(owner)):
+                self._fresh[owner] = self._fresh.get(owner, 0) + by * number
 
     def delete(self, key: bytes) -> Route | None:
         """Take it out; the route that was there, if any."""
@@ -218,6 +246,10 @@ class Draft:
             return self._routes[key]
         return self._below.routes.get(key)
 
+    def layers(self) -> tuple[Mapping[bytes, Route | None], Mapping[bytes, Route]]:
+        """Routes that are changed (None = deleted), and those below; valid until the next write is absorbed."""
+        return self._routes, self._below.routes
+
     def routes(self) -> Iterator[Route]:
         """All routes."""
         if not self._routes:
@@ -291,9 +323,8 @@ class Draft:
     def absorb(self, intent: Intent, changed: dict[bytes, Route | None], growth: Mapping[str, int]) -> None:
         """Let later writes of the draft see this one; `growth`: routes that each owner has more."""
         self._routes.update(changed)
-        for key in changed:
-            if is_template_key(key):
-                self._groups.setdefault(group_key(key), {})[key] = None
+        for key in [key for key in changed if key[0] >= TEMPLATE_MARK]:
+            self._groups.setdefault(group_key(key), {})[key] = None
         self._owners.update((o.name, o) for o in intent.owners)
         self._refreshed.update(intent.refreshed)
         self._settings.update(((s.interface, s.owner), s) for s in intent.settings)

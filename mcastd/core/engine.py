@@ -58,10 +58,10 @@ Errnos = Sequence[int] | None
 class Engine:
     """Desired state, the kernel as known, and the plan between them."""
 
-    def __init__(self, start_count: int, stored: Stored, limits: Limits) -> None:
-        """Take the durable state; nothing is known of the kernel yet, so nothing is planned."""
+    def __init__(self, start_count: int, stored: Stored, limits: Limits, counter: int = 0) -> None:
+        """Take the durable state; nothing is known of the kernel yet, so nothing is planned. Revisions go on from `counter`."""
         self.limits = limits
-        self.revision = start_count << REVISION_BITS
+        self.revision = start_count << REVISION_BITS | counter
         self.routes_max = limits.routes_max
         self.desired = Desired()
         self.desired.load(stored)

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable, Sequence
+from itertools import compress
 
 from mcastd.core.desired import Desired
 from mcastd.core.feed import Feed
@@ -13,8 +14,11 @@ from mcastd.core.sources import Sources
 from mcastd.core.tables import KernelTable
 from mcastd.model.effect import DeleteMfc, ProgramMfc
 from mcastd.model.errors import Problem, Reason
-from mcastd.model.route import Forwarding, Route
+from mcastd.model.route import Fate, Forwarding, Route
 from mcastd.model.template import TEMPLATE_MARK, key_text
+
+_NOTHING: dict[bytes, Forwarding] = {}
+"""What is in the kernel of what has no place there."""
 
 Errnos = Sequence[int] | None
 """Result of a batch: one errno an entry, or None when all were done."""
@@ -38,9 +42,19 @@ class Entries:
         programs: dict[KernelTable, tuple[list[bytes], list[Forwarding]]] = {}
         deletes: dict[KernelTable, list[bytes]] = {}
         told: list[bytes] = []
+        routes = self._desired.routes
+        # Of the route before: mostly they are those of the next one, too.
+        fate: Fate | None = None
+        kernel: KernelTable | None = None
+        want: Forwarding | None = None
+        actual = _NOTHING
         for key in keys:
-            kernel, route, want = self._look(key)
-            have = kernel.actual.get(key) if kernel is not None else None
+            route = routes.get(key)
+            if route is None or route.fate is not fate:
+                fate = route.fate if route is not None else None
+                kernel, route, want = self._look(key, route)
+                actual = kernel.actual if kernel is not None else _NOTHING
+            have = actual.get(key)
             if kernel is not None and want is not None and have is not want and (have is None or have.packed != want.packed):
                 batch = programs.get(kernel)
                 if batch is None:
@@ -58,9 +72,11 @@ class Entries:
         self._feed.routes(told)
         return step
 
-    def _look(self, key: bytes) -> tuple[KernelTable | None, Route | None, Forwarding | None]:
-        """Where an entry lives, the route that asks for it, and what it should do; a template's own key has no entry."""
-        route = self._desired.routes.get(key)
+    def _look(self, key: bytes, route: Route | None) -> tuple[KernelTable | None, Route | None, Forwarding | None]:
+        """Where an entry lives, what asks for it (`route` = the one of this key), and what it should do.
+
+        A template's own key has no entry.
+        """
         if key[0] >= TEMPLATE_MARK:  # Its turn has come: what the keeper had to be told has been.
             return None, route, None
         if route is not None:
@@ -81,19 +97,34 @@ class Entries:
     def programmed(self, effect: ProgramMfc, errnos: Errnos, now: float) -> None:
         """What came of a batch of MRT_ADD_MFC."""
         kernel = self._roster.tables[effect.table, effect.family]
+        keys, forwardings = effect.keys, effect.forwardings
+        if errnos is not None:
+            done = [not number for number in errnos]
+            keys, forwardings = list(compress(keys, done)), list(compress(forwardings, done))
+        kernel.programmed_all(keys, forwardings)
         changed: list[bytes] = []
-        for at, (key, forwarding) in enumerate(zip(effect.keys, effect.forwardings, strict=True)):
-            route = self.route_of(kernel, key)
+        routes, failed = self._desired.routes, self.failed
+        for key in keys:
+            route = routes.get(key) or self.tree_route(kernel, key)
             if route is not None:
                 changed.append(route.key)
-            if errnos is not None and errnos[at]:
-                self._refused(key, route, "MRT_ADD_MFC", errnos[at])
-                continue
-            kernel.programmed(key, forwarding)
-            self._in_force(key, route, now)
+                if not route.installed_at:
+                    route.installed_at = now
+            if failed and key in failed:
+                self._recovered(key, route)
+        if errnos is not None:
+            self._note_refused(kernel, effect, errnos, changed)
         self._feed.routes(changed)
         if self._sources.all:
             self._forwarded(kernel, effect.keys)
+
+    def _note_refused(self, kernel: KernelTable, effect: ProgramMfc, errnos: Sequence[int], changed: list[bytes]) -> None:
+        for key, number in zip(effect.keys, errnos, strict=True):
+            if number:
+                route = self.route_of(kernel, key)
+                self._refused(key, route, "MRT_ADD_MFC", number)
+                if route is not None:
+                    changed.append(route.key)
 
     def _forwarded(self, kernel: KernelTable, keys: list[bytes]) -> None:
         """The kernel forwards these (or is stopped from calling): those of routes and templates are no unrouted sources."""

@@ -1,6 +1,6 @@
 """One write being prepared: what its items come to, each checked against what the items before it have left."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from mcastd.core.desired import Draft, group_key
 from mcastd.core.prepare_joins import JoinsDraft
@@ -12,11 +12,16 @@ from mcastd.model.route import Action, Oif, Paths, Route, Template
 from mcastd.model.template import key_text
 from mcastd.model.write import Change, Outcome, Patch, WriteOptions
 
+_CREATE, _UPDATE = Action.CREATE, Action.UPDATE
+
+_change = tuple.__new__
+"""What a NamedTuple's own constructor does takes three times as long."""
+
 
 class Local:
     """What one write comes to so far, item by item."""
 
-    __slots__ = ("changed", "draft", "groups", "joins", "options", "outcome", "record", "surplus")
+    __slots__ = ("changed", "draft", "groups", "held", "joins", "options", "outcome", "record", "surplus")
 
     def __init__(self, draft: Draft, options: WriteOptions, outcome: Outcome) -> None:
         """Nothing yet, on top of a draft."""
@@ -28,6 +33,8 @@ class Local:
         self.joins = JoinsDraft(draft, outcome)
         self.surplus: Callable[[bytes], bool] = lambda _: False
         """Whether the route of a key is deleted by this write, later on."""
+        self.held = 0
+        """Puts of routes that the caller has already, as asked or otherwise."""
         self.record: OwnerRecord | None = None
         """The caller's, where the write changes it."""
 
@@ -74,6 +81,7 @@ class Local:
         outcome, old = self.outcome, self.get(route.key)
         if old is not None and old.same_intent(route) and (not old.session) is (not route.session):
             outcome.unchanged += 1
+            self.held += 1
             outcome.kept.append((index, old))
             if route.session != old.session:
                 outcome.intent.refreshed[route.key] = route.session
@@ -87,9 +95,49 @@ class Local:
             action = Action.CREATE
         else:
             outcome.updated += 1
+            self.held += old.owner == route.owner
             action = Action.UPDATE
         self.changed[route.key] = route
         outcome.changes.append(Change(action, index, old, route))
+
+    def put_all(self, routes: Iterable[tuple[int, Route]]) -> None:
+        """Do as `put` does for each, in order; what is the same for nearly all of many routes is done here."""
+        changed, outcome, owner = self.changed, self.outcome, self.options.owner
+        changes, kept, refreshed = outcome.changes, outcome.kept, outcome.intent.refreshed
+        drafted, below = self.draft.layers()
+        created = updated = unchanged = 0
+        paths: Paths | None = None
+        before: Paths | None = None
+        alike = False
+        for index, route in routes:
+            key = route.key
+            if type(route) is not Route:
+                self.put(index, route)
+                continue
+            old = changed[key] if key in changed else drafted[key] if key in drafted else below.get(key)
+            if old is None:
+                created += 1
+                changed[key] = route
+                changes.append(_change(Change, (_CREATE, index, None, route, None)))
+                continue
+            if route.paths is not paths or old.paths is not before:  # Mostly they are those of the route before this one.
+                paths, before = route.paths, old.paths
+                alike = paths == before
+            if alike and old.same_intent(route) and (not old.session) is (not route.session):
+                unchanged += 1
+                kept.append((index, old))
+                if route.session != old.session:
+                    refreshed[key] = route.session
+            elif old.owner == owner:
+                updated += 1
+                changed[key] = route
+                changes.append(_change(Change, (_UPDATE, index, old, route, None)))
+            else:
+                self.put(index, route)
+        outcome.created += created
+        outcome.updated += updated
+        outcome.unchanged += unchanged
+        self.held += updated + unchanged
 
     def patch(self, index: int, patch: Patch, session: int = 0) -> None:
         """Add and remove oifs; `session`: generation of the session that does it, 0 = a unary call; its owner's stays one."""

@@ -5,6 +5,7 @@ Each function is a generator that yields between slices of BATCH items, so that 
 
 from collections.abc import Generator
 from dataclasses import replace
+from itertools import islice
 
 from mcastd.core.configure import NOW, configure, count_routes_alone
 from mcastd.core.desired import Draft
@@ -79,10 +80,10 @@ def _check_preconditions(draft: Draft, options: WriteOptions) -> None:
 
 
 def _put(local: Local, routes: list[Route]) -> Generator[None]:
-    for index, route in enumerate(routes):
-        local.put(index, route)
-        if index % BATCH == BATCH - 1:
+    for at in range(0, len(routes), BATCH):
+        if at:
             yield
+        local.put_all(enumerate(routes[at : at + BATCH], at))
 
 
 def _patch(local: Local, write: PatchRoutes) -> Generator[None]:
@@ -114,22 +115,31 @@ def _is_surplus(write: ReplaceRoutes, route: Route | None) -> bool:
     return not write.cookie or route.cookie == write.cookie
 
 
+def _surplus(local: Local, write: ReplaceRoutes) -> Generator[None, None, list[bytes]]:
+    """Keys of the routes in its scope that a set leaves out."""
+    owner, named, cookie = write.options.owner, write.routes, write.cookie
+    found: list[bytes] = []
+    routes = local.draft.routes()
+    while part := list(islice(routes, BATCH)):
+        found += [
+            route.key
+            for route in part
+            if route.owner == owner and route.key not in named and (not cookie or route.cookie == cookie)
+        ]
+        if len(part) == BATCH:
+            yield
+    return found
+
+
 def _replace(local: Local, write: ReplaceRoutes) -> Generator[None]:
     options, wanted = write.options, write.routes
     if not wanted and not write.allow_empty:
         text = "the set is empty, which would delete every route in the scope: say allow_empty if that is meant"
         raise McastdError(Reason.EMPTY_SET, text, owner=options.owner)
     local.surplus = lambda key: _is_surplus(write, local.draft.get(key))
-    for index, route in enumerate(wanted.values()):
-        local.put(index, route)
-        if index % BATCH == BATCH - 1:
-            yield
-    surplus = []
-    for n, route in enumerate(local.draft.routes()):
-        if _is_surplus(write, route):
-            surplus.append(route.key)
-        if n % BATCH == BATCH - 1:
-            yield
+    yield from _put(local, list(wanted.values()))
+    # Mostly the owner has no route that the set does not name: then nobody has to look for one.
+    surplus = (yield from _surplus(local, write)) if local.held < local.draft.entries(options.owner) else []
     if write.max_deletions and len(surplus) > write.max_deletions:
         text = f"{len(surplus)} routes would be deleted, more than max_deletions {write.max_deletions}: nothing was changed"
         raise McastdError(Reason.TOO_MANY_DELETIONS, text, would=len(surplus), max=write.max_deletions)

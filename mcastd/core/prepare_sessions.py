@@ -61,7 +61,20 @@ def _turn(local: Local, owner: OwnerRecord, event: Event, after: OwnerRecord) ->
 
 
 def _program(local: Local, write: Program, generation: int) -> Generator[None]:
-    for at, (number, op) in enumerate(write.ops, 1):
+    for at in range(0, len(write.ops), BATCH):
+        if at:
+            yield
+        part = write.ops[at : at + BATCH]
+        if False not in {isinstance(op, Route) for _, op in part}:
+            for _, op in part:
+                op.session = generation  # type: ignore[union-attr] # All are routes.
+            local.put_all(part)  # type: ignore[arg-type]
+        else:
+            _mixed(local, part, generation)
+
+
+def _mixed(local: Local, ops: list[tuple[int, Route | Patch | bytes]], generation: int) -> None:
+    for number, op in ops:
         if isinstance(op, Route):
             op.session = generation
             local.put(number, op)
@@ -69,8 +82,6 @@ def _program(local: Local, write: Program, generation: int) -> Generator[None]:
             local.patch(number, op, generation)
         else:
             local.delete(number, op)
-        if at % BATCH == 0:
-            yield
 
 
 def _sweep(local: Local, owner: OwnerRecord, max_deletions: int) -> Generator[None]:

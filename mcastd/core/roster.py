@@ -53,19 +53,57 @@ class Roster:
         if isinstance(route, Template):
             self._join_template(route)
             return
-        key, paths = route.key, route.paths
+        key = route.key
+        shape = self._shape(key, route.paths)
+        route.fate = shape
+        route.paths = shape.paths
+        shape.members[key] = None
+        self._crowd[shape] = None
+        if shape.kernel.learned:
+            forget(shape.kernel, key)
+
+    def _shape(self, key: bytes, paths: Paths) -> Shape:
+        """The shape of an exact route, which is made and resolved if there is none."""
         kernel = self.kernel_of(key) or self.kernel(key_table(key), key_family(key))
         shape = kernel.shapes.get(paths)
         if shape is None:
             shape = kernel.shapes[paths] = Shape(kernel, paths)
             self.book.register(shape)
             self.resolve(shape, None)
-        route.fate = shape
-        route.paths = shape.paths
-        shape.members[key] = None
-        self._crowd[shape] = None
-        if kernel.learned:
-            forget(kernel, key)
+        return shape
+
+    def join_all(self, keys: list[bytes], routes: list[Route], olds: list[Route | None]) -> None:
+        """Put exact routes, each with its key, where others were or none: new shapes first, so that no VIF is freed between."""
+        shape: Shape | None = None
+        paths: Paths | None = None
+        prefix, size = b"", 0
+        members: dict[bytes, None] = {}
+        learned: dict[bytes, Learned] = {}
+        left: list[tuple[bytes, Shape]] = []
+        for key, route, old in zip(keys, routes, olds, strict=True):
+            # Mostly it goes with the one before.
+            if shape is None or route.paths is not paths or len(key) != size or not key.startswith(prefix):
+                prefix, size, paths = key[:4], len(key), route.paths
+                shape = self._shape(key, paths)
+                members, learned = shape.members, shape.kernel.learned
+            route.fate = shape
+            route.paths = shape.paths
+            if old is None:
+                route.installed_at, route.problem = 0.0, None  # A route that is restored had another life.
+            else:
+                route.installed_at = old.installed_at
+                if old.fate is shape:
+                    continue
+                left.append((key, old.fate))  # type: ignore[arg-type] # Routes in force have a Shape.
+            members[key] = None
+            self._crowd[shape] = None
+            if key in learned:
+                forget(shape.kernel, key)
+        for key, old_shape in left:
+            del old_shape.members[key]
+        for old_shape in dict.fromkeys([one for _, one in left]):
+            self._crowd[old_shape] = None
+            self._drop_if_empty(old_shape)
 
     def _join_template(self, route: Template) -> None:
         kernel = self.kernel(key_table(route.key), key_family(route.key))
@@ -115,6 +153,9 @@ class Roster:
         shape: Shape = route.fate  # type: ignore[assignment]
         self._crowd[shape] = None
         del shape.members[route.key]
+        self._drop_if_empty(shape)
+
+    def _drop_if_empty(self, shape: Shape) -> None:
         if not shape.members:
             release(shape)
             shape.kernel.starved.pop(shape, None)

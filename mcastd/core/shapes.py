@@ -202,7 +202,9 @@ def usable(name: str, world: World, wanted: Wanted) -> Link | None:
     """The link of this name if it can carry multicast; a link that is down is usable, and noted."""
     link = world.by_name.get(name)
     if link is None:
-        wanted.lacks(name, Problem(Reason.NO_SUCH_INTERFACE, f"interface {name} does not exist (yet)", {"interface": name}))
+        # As SMCRoute writes its patterns; a name may end so, too.
+        hint = f": if a pattern is meant, write {name[:-1]}*" if name.endswith("+") else ""
+        wanted.lacks(name, Problem(Reason.NO_SUCH_INTERFACE, f"interface {name} does not exist (yet){hint}", {"interface": name}))
         return None
     if not link.multicast:
         text = f"interface {name} cannot carry multicast (no MULTICAST flag: 'ip link set {name} multicast on')"

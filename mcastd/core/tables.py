@@ -1,5 +1,7 @@
 """Kernel tables: for each table and family what the kernel has, as far as its answers say, and the shapes that live there."""
 
+from collections import Counter
+
 from mcastd.core.shapes import Shape, bits_of
 from mcastd.core.templates import Learned, TemplateShape, TreeShape
 from mcastd.core.vifs import VifTable
@@ -124,6 +126,24 @@ class KernelTable:
             self.foreign.discard(key)
         if self.touched is not None:
             self.touched.add(key)
+
+    def programmed_all(self, keys: list[bytes], forwardings: list[Forwarding]) -> None:
+        """The kernel took these entries, in order."""
+        if len(set(keys)) < len(keys):  # Works may repeat keys: then the order counts.
+            for key, forwarding in zip(keys, forwardings, strict=True):
+                self.programmed(key, forwarding)
+            return
+        olds = list(map(self.actual.get, keys))
+        self.actual.update(zip(keys, forwardings, strict=True))
+        for forwarding, number in Counter(forwardings).items():
+            self.vifs.entry_added(forwarding, number)
+        for old, number in Counter(olds).items():
+            if old is not None:
+                self.vifs.entry_removed(old, number)
+        if self.foreign:
+            self.foreign.difference_update([key for key, old in zip(keys, olds, strict=True) if old is None])
+        if self.touched is not None:
+            self.touched.update(keys)
 
     def doubt(self, key: bytes) -> None:
         """Whether the kernel still has the entry is not known: write or delete it again. It counts with all numbers it named."""

@@ -160,15 +160,15 @@ class VifTable:
                 freed = True
         return freed
 
-    def entry_added(self, forwarding: Forwarding) -> None:
-        """One more MFC entry does this."""
-        forwarding.entries += 1
-        if forwarding.entries == 1:
+    def entry_added(self, forwarding: Forwarding, number: int = 1) -> None:
+        """One more MFC entry does this, or so many."""
+        forwarding.entries += number
+        if forwarding.entries == number:
             self._count(forwarding.vifs, 1)
 
-    def entry_removed(self, forwarding: Forwarding) -> None:
-        """One MFC entry less does this."""
-        forwarding.entries -= 1
+    def entry_removed(self, forwarding: Forwarding, number: int = 1) -> None:
+        """One MFC entry less does this, or so many."""
+        forwarding.entries -= number
         if forwarding.entries == 0:
             self._count(forwarding.vifs, -1)
             if self.forwardings.get(forwarding.packed) is forwarding:

@@ -13,12 +13,25 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 
-from pyroute2.netlink import NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR
-from pyroute2.netlink.exceptions import NetlinkDecodeError, NetlinkError
-from pyroute2.netlink.rtnl import RTM_DELLINK, RTM_GETLINK, RTM_NEWLINK, RTMGRP_LINK
-from pyroute2.netlink.rtnl.ifinfmsg import IFF_LOOPBACK, IFF_LOWER_UP, IFF_MULTICAST, IFF_UP, ifinfmsg
-from pyroute2.netlink.rtnl.marshal import MarshalRtnl
-
+from mcastd.kernel.rtnl import (
+    IFF_LOOPBACK,
+    IFF_LOWER_UP,
+    IFF_MULTICAST,
+    IFF_UP,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    RTM_DELLINK,
+    RTM_GETLINK,
+    RTM_NEWLINK,
+    RTMGRP_LINK,
+    LinkMarshal,
+    NetlinkDecodeError,
+    NetlinkError,
+    ifinfmsg,
+)
 from mcastd.model.event import LinkChanged, LinkEvent, LinkGone, LinksResync
 from mcastd.model.interface import Link
 
@@ -59,7 +72,7 @@ class LinkMonitor:
     def __init__(self, receive_buffer: int = RECEIVE_BUFFER) -> None:
         """`receive_buffer` in bytes: small ones are for tests."""
         self._receive_buffer = receive_buffer
-        self._marshal = MarshalRtnl()
+        self._marshal = LinkMarshal()
         self._sock: socket.socket | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._events: asyncio.Queue[LinkEvent | None] = asyncio.Queue()

@@ -168,7 +168,7 @@ class Route:
     def same_intent(self, other: "Route") -> bool:
         """Whether both ask for the same."""
         return (
-            self.paths == other.paths
+            (self.paths is other.paths or self.paths == other.paths)
             and self.cookie == other.cookie
             and self.monitored == other.monitored
             and self.join == other.join

@@ -211,8 +211,7 @@ class JoinChange(NamedTuple):
     after: JoinRecord | None
 
 
-@dataclass(slots=True)
-class Change:
+class Change(NamedTuple):
     """What was (or would be) done about one item."""
 
     action: Action

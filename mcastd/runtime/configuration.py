@@ -50,27 +50,42 @@ class Configurator:
         """Called with what the configuration says of clients with certificates, whenever it is read anew."""
         self.on_reload: Callable[[], None] = lambda: None
         """Called when a configuration has been put in force again."""
+        self.on_faulty: Callable[[], None] = lambda: None
+        """Called when a server that follows another can't put the configuration in force: what is not stored is as before."""
+        self._unstored = False
+        """Whether it could not be stored at the start, nor since."""
         self.tables: frozenset[int] = frozenset()
         """Tables that the configuration describes: they are not closed though nothing uses them."""
 
     async def start(self, *, restarted: bool) -> None:
         """Put the configuration in force for the first time; `restarted`: an earlier server of this daemon has done it.
 
-        McastdError if it can't be used, unless restarted: then what is stored stays in force.
+        McastdError if it can't be used, unless restarted: then what is stored stays in force. So it does where nothing can be
+        stored: then all that never is stored is put in force, and the rest when `resume` is called.
         """
+        self._unstored = False
         try:
             if self._settings.config:
-                await self._apply(await self._read())
+                await self._apply(await self._read(), starting=True)
             elif not restarted:
                 await self._forget()
         except BadConfiguration as exc:
             _tell(exc)
             if not restarted:
                 raise
+            self.on_faulty()
         except McastdError as exc:
             _log.error("the configuration can't be put in force", extra={"reason": exc.reason.value, "error": str(exc)})
-            if not restarted:
+            self._unstored = exc.reason is Reason.STORE_UNAVAILABLE
+            if not restarted and not self._unstored:
                 raise
+            if not self._unstored:
+                self.on_faulty()
+
+    def resume(self) -> None:
+        """Writes can be stored again: have `run` put in force what could not be at the start."""
+        if self._unstored:
+            self._asked.set()
 
     async def reload(self, *, validate_only: bool = False) -> Outcome:
         """Read it again and put the difference in force, whether or not the caller stays; McastdError if nothing was changed."""
@@ -96,6 +111,10 @@ class Configurator:
             return await self._reload(validate_only=validate_only)
 
     async def _reload(self, *, validate_only: bool) -> Outcome:
+        if not self._settings.config and self._unstored and not validate_only:
+            outcome = await self._forget()
+            self._unstored = False
+            return outcome
         if not self._settings.config:
             text = "there is no configuration file to read: start mcastd with --config FILE"
             raise McastdError(Reason.INVALID_VALUE, text, field="config", value="")
@@ -108,6 +127,7 @@ class Configurator:
             if validate_only:
                 return await self._write(configuration.write(validate_only=True))
             outcome = await self._apply(configuration)
+            self._unstored = False
             self._tell_of_restart(configuration.marks)
         self.on_reload()
         return outcome
@@ -116,7 +136,7 @@ class Configurator:
         """In a thread: some 30 microseconds a route."""
         return await asyncio.to_thread(read_configuration, self._settings.config, self._settings.user)
 
-    async def _forget(self) -> None:
+    async def _forget(self) -> Outcome:
         """The daemon was started without a file: nobody else could delete what an earlier one has asked for."""
         outcome = await self._write(Configuration().write())
         if outcome.intent:
@@ -124,20 +144,28 @@ class Configurator:
                 "there is no configuration file any more: what it had asked for is removed", extra={"routes": outcome.deleted}
             )
         await self._set_rules([])
+        return outcome
 
-    async def _apply(self, configuration: Configuration) -> Outcome:
+    async def _apply(self, configuration: Configuration, *, starting: bool = False) -> Outcome:
+        """Put it in force; McastdError: nothing was, but at the start what is never stored, if that is the reason."""
         before = self._engine.limits
         self._set_limits(configuration.limits)
         try:
             outcome = await self._write(configuration.write())
-        except McastdError:
-            self._set_limits(before)
+        except McastdError as exc:
+            if starting and exc.reason is Reason.STORE_UNAVAILABLE:
+                await self._apply_unstored(configuration)
+            else:
+                self._set_limits(before)
             raise
+        await self._apply_unstored(configuration)
+        _tell_of_refused(configuration, outcome)
+        return outcome
+
+    async def _apply_unstored(self, configuration: Configuration) -> None:
         self.tables = configuration.tables
         self.on_principals(configuration.principals)
         await self._set_rules(configuration.rules)
-        _tell_of_refused(configuration, outcome)
-        return outcome
 
     async def _set_rules(self, rules: Sequence[Rule]) -> None:
         if self._apply_rules is None:

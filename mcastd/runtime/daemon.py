@@ -4,8 +4,9 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 
 from mcastd import __version__
 from mcastd.api.ports import CounterSample, ServerInfo
@@ -31,6 +32,7 @@ from mcastd.runtime.executor import Executor
 from mcastd.runtime.joiner import Joiner, PoolPort, keeper_pool
 from mcastd.runtime.keeper_client import KeeperClient
 from mcastd.runtime.leases import Leases
+from mcastd.runtime.recovery import Recovery
 from mcastd.runtime.rules import Rules
 from mcastd.runtime.tasks import spawn
 from mcastd.runtime.writer import Writer
@@ -94,6 +96,7 @@ class Daemon:
         self.executor = Executor(engine, KeeperTables(keeper), tables, metrics)
         self.joiner = Joiner(engine.joins, pool if pool is not None else keeper_pool(keeper), metrics)
         self.writer = Writer(engine, store, self.executor, self.joiner)
+        self.recovery = Recovery(engine, store, self.writer)
         self.principals = Principals()
         self.leases = Leases(engine, self.writer.write)
         self.rules = Rules(keeper)
@@ -106,6 +109,7 @@ class Daemon:
         self._upcalls_lost = 0
         self._ponging: asyncio.Task[None] | None = None
         self._heard_at = -COMING
+        self._writes = 0
         self.configuration: Configurator | None = None
         """Set by who starts the server; without one there is no file to reload."""
         self.forwarding_kept = False
@@ -171,6 +175,10 @@ class Daemon:
         undone = await self.writer.write(Restore(options, puts, deletes, after))
         return len(puts) + len(deletes) - undone.created - undone.updated - undone.deleted - undone.unchanged
 
+    def store_refusal(self) -> McastdError | None:
+        """Why writes can't be stored now; None = they can."""
+        return self.writer.refusal
+
     def session_ended(self, owner: str, session: int) -> None:
         """A session has ended, for whatever reason: it will be written down, and the hold time begins."""
         self.leases.ended(owner, session)
@@ -200,11 +208,20 @@ class Daemon:
 
     def busy(self) -> bool:
         """Whether a write is being carried out, or on its way in."""
-        return self.writer.busy or self.executor.busy or time.monotonic() - self._heard_at < COMING
+        return self._writes > 0 or self.writer.busy or self.executor.busy or time.monotonic() - self._heard_at < COMING
 
     def write_coming(self) -> None:
         """A part of a write has come in."""
         self._heard_at = time.monotonic()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """While this is entered a write is being carried out: its answer may take as long as the kernel's."""
+        self._writes += 1
+        try:
+            yield
+        finally:
+            self._writes -= 1
 
     async def counters(self, max_age: float) -> CounterSample:
         """Counters not older than `max_age` seconds."""

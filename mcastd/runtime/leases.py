@@ -45,6 +45,8 @@ class Leases:
         self._leaving = False
         self._ended: dict[tuple[str, int], None] = {}
         """Owners and numbers of sessions that have ended and are not written down as ended."""
+        self._refused: set[str] = set()
+        """Owners of whom it was said that this could not be stored."""
         self._due: dict[str, tuple[float, float]] = {}
         """By owner: the end of the hold time as it is stored, and by the steady clock."""
 
@@ -128,11 +130,14 @@ class Leases:
         except McastdError as exc:
             if exc.reason is Reason.SHUTTING_DOWN:
                 raise asyncio.CancelledError from exc
-            _log.warning(
-                "the end of a session could not be stored, which is tried again",
-                extra={"owner": write.options.owner, "error": str(exc)},
-            )
+            if write.options.owner not in self._refused:
+                _log.warning(
+                    "the end of a session could not be stored, which is tried again",
+                    extra={"owner": write.options.owner, "error": str(exc)},
+                )
+            self._refused.add(write.options.owner)
             return False
+        self._refused.discard(write.options.owner)
         if outcome.deleted:  # Not where the owner was back in time.
             text = "the hold time is over: what the owner's sessions wrote is withdrawn"
             _log.warning(text, extra={"owner": write.options.owner, "routes": outcome.deleted})

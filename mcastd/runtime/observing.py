@@ -49,6 +49,9 @@ class _View:
         self._daemon = daemon
         self.watchers = watchers
 
+    def store_refuses(self) -> bool:
+        return self._daemon.store_refusal() is not None
+
     def vif_counters(self, table: int, ipv6: bool, vif: int) -> VifCounters | None:
         return self._daemon.vif_counters(table, ipv6, vif)
 

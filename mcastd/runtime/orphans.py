@@ -1,46 +1,54 @@
 """Keeping orphans: a store that has begun anew is given what kernel and keeper hold of ours, before anything is planned.
 
 In two steps, since join sockets are taken over after the tables; the store is `anew` until both are on disk, so a server that is
-killed in between leaves the rest to the next one.
+killed in between leaves the rest to the next one. Where nothing can be written they are kept in memory (recovery.py stores them).
 """
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from itertools import chain
 
-from mcastd.core.engine import REVISION_BITS, Engine
+from mcastd.core.engine import Engine
 from mcastd.core.orphans import FoundTable, orphaned_joins, orphaned_routes, orphans_left
 from mcastd.kernel import mfc_dump
 from mcastd.model.address import Family
+from mcastd.model.errors import McastdError
 from mcastd.model.event import AdoptedEntry
 from mcastd.model.owner import KERNEL_OWNER
 from mcastd.model.record import Intent, OwnerRecord, Stored
 from mcastd.model.route import Route
 from mcastd.runtime.keeper_client import Hello, KeeperClient
+from mcastd.runtime.recovery import begin
 from mcastd.store.sqlite import Store
 
 _log = logging.getLogger(__name__)
 
 
 async def load(store: Store, hello: Hello, keeper: KeeperClient, names: Mapping[int, str]) -> tuple[int, Stored]:
-    """Number of this start, and what is stored, if need be after what is found; `names` of links by ifindex.
+    """Revision from which this start goes on, and what is stored, with what is found where that is nothing yet.
 
-    McastdError STORE_UNAVAILABLE: what is found stays as it is, for the next server.
+    `names` are those of links by ifindex.
     """
-    start_count, stored = store.begin(), store.load()
+    revision, stored = begin(store, hello), store.load()
     if store.anew:
-        revision = start_count << REVISION_BITS
         routes: list[Route] = []
         for table, family in hello.sockets:
             found = await _look(hello, keeper, table, family)
             routes += orphaned_routes(found, names, stored.routes, revision)
         if routes:
             owner = OwnerRecord(KERNEL_OWNER, revision=revision)
-            store.commit([Intent(puts=routes, owners=[owner])])
+            _write(store.commit, Intent(puts=routes, owners=[owner]))
             stored.routes.update((route.key, route) for route in routes)
             stored.owners[owner.name] = owner
-    return start_count, stored
+    return revision, stored
+
+
+def _write(write: Callable[[list[Intent]], None], found: Intent) -> None:
+    """What can't be stored now is kept all the same, and stored when it can; the writer tells why not."""
+    with suppress(McastdError):
+        write([found])
 
 
 async def _look(hello: Hello, keeper: KeeperClient, table: int, family: Family) -> FoundTable:
@@ -59,7 +67,7 @@ async def _look(hello: Hello, keeper: KeeperClient, table: int, family: Family) 
 def settle(store: Store, engine: Engine) -> None:
     """Keep the memberships that a predecessor has left, if the store is anew still, which it is no more then.
 
-    After the join sockets were taken over, before anything is planned; McastdError STORE_UNAVAILABLE as for `load`.
+    After the join sockets were taken over, before anything is planned.
     """
     if store.anew:
         desired, revision = engine.desired, engine.revision
@@ -67,7 +75,7 @@ def settle(store: Store, engine: Engine) -> None:
         found = orphaned_joins(chain.from_iterable(engine.joins.actual.values()), names, revision)
         records = [record for record in found if record.key not in desired.joins]
         owners = [OwnerRecord(KERNEL_OWNER, revision=revision)] if records else []
-        store.settle([Intent(join_puts=records, owners=owners)])
+        _write(store.settle, Intent(join_puts=records, owners=owners))
         for owner in owners:
             desired.put_owner(owner)
         desired.joins.update((record.key, record) for record in records)

@@ -46,6 +46,8 @@ class Preparation:
     seat: int
     """Tells it from others that run at the same time."""
     own: Own | None = None
+    again: bool = False
+    """Whether it follows one that is gone, so that nobody serves until it does."""
 
     @property
     def stand_by(self) -> bool:
@@ -92,7 +94,7 @@ def receive_prepare(channel: socket.socket, own: Own | None = None) -> Preparati
     settings = Settings.from_json(told)
     if own is not None:
         settings = replace(own.settings, action=settings.action)
-    return Preparation(channel, settings, take_int(values, "seat", 1, SEATS_MAX), own)
+    return Preparation(channel, settings, take_int(values, "seat", 1, SEATS_MAX), own, values.get("again") is True)
 
 
 _REMEDY = "have the keeper re-executed from the same installation (kill -USR1), or start it again"

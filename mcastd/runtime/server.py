@@ -4,27 +4,35 @@ Everything is imported here and now, while the program's files can be read; then
 anything opened or parsed.
 """
 
-import asyncio
-import faulthandler
 import gc
+
+if __name__ == "__main__":
+    gc.disable()  # What is imported stays: collections meanwhile find nothing, and take a fifth of a start.
+
+import asyncio
+import atexit
+import faulthandler
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 from mcastd.api.listeners import Listeners
+from mcastd.api.principals import Principals
 from mcastd.api.sockets import ApiSockets
-from mcastd.core.engine import Engine
+from mcastd.core.engine import REVISION_BITS, Engine
 from mcastd.keeper.channel import EX_HANDED_OVER, EX_PROTOCOL, ChannelError
 from mcastd.kernel.links import LinkMonitor
 from mcastd.kernel.notifications import MfcMonitor
 from mcastd.model.address import Family
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.event import LinksResync
+from mcastd.model.principal import Principal
 from mcastd.model.settings import Settings
 from mcastd.runtime import orphans, privileges
 from mcastd.runtime.actions import ActionCaller
@@ -39,6 +47,7 @@ from mcastd.runtime.preparation import Own, Preparation, ProtocolError, receive_
 from mcastd.runtime.router_discovery import RouterDiscovery
 from mcastd.runtime.status import Status
 from mcastd.runtime.tasks import cancel, in_slices, spawn
+from mcastd.sources.known import KnownPrincipals
 from mcastd.store.sqlite import Store
 from mcastd.telemetry import logs
 from mcastd.telemetry.metrics import Metrics
@@ -75,8 +84,8 @@ def main(connect: Callable[[], socket.socket] | None = None, own: Own | None = N
         privileges.give_up_protection()
         privileges.drop(preparation.settings)
         os.umask(0o077)
-        gc.collect()
         gc.freeze()  # What is imported stays: no collection need look at it.
+        gc.enable()
         # Small generations: 100,000 new routes in one of them kept the loop for 0.2 s; these are done in 13 ms at most.
         gc.set_threshold(10_000, 5, 1000)
         sys.setswitchinterval(SWITCH_SECONDS)
@@ -123,7 +132,8 @@ class _End:
 async def _serve(preparation: Preparation) -> int:
     """Prepare what needs no keeper, wait for HELLO, and serve; the channel, whose end lets the next one begin, is closed last."""
     end = _End()
-    sockets = ApiSockets(preparation.settings.listens, preparation.seat, preparation.settings.remotes)
+    settings = preparation.settings
+    sockets = ApiSockets(settings.listens, preparation.seat, settings.remotes, again=preparation.again)
     if not preparation.stand_by:
         sockets.bind()
     hello, callbacks = preparation.wait_for_hello(), _Callbacks(end)
@@ -148,8 +158,8 @@ async def _serve_keeper(hello: Hello, keeper: KeeperClient, callbacks: "_Callbac
     links, monitors = LinkMonitor(), [MfcMonitor(family) for family in Family]
     try:
         found = tuple(await links.start())
-        start_count, stored = await orphans.load(store, hello, keeper, {link.ifindex: link.name for link in found})
-        engine = Engine(start_count, stored, settings.limits)
+        revision, stored = await orphans.load(store, hello, keeper, {link.ifindex: link.name for link in found})
+        engine = Engine(revision >> REVISION_BITS, stored, settings.limits, revision % (1 << REVISION_BITS))
         engine.links(LinksResync(found))
         tables = await adopt(engine, hello)
         metrics = Metrics()
@@ -157,7 +167,9 @@ async def _serve_keeper(hello: Hello, keeper: KeeperClient, callbacks: "_Callbac
         daemon.forwarding_kept = hello.kept
         callbacks.serve(daemon)
         daemon.configuration = Configurator(settings, engine, daemon.write, daemon.executor.wake, daemon.apply_rules)
-        daemon.configuration.on_principals = daemon.principals.replace
+        _follow_principals(daemon.configuration, daemon.principals, KnownPrincipals(Path(settings.state_dir)))
+        daemon.recovery.on_resumed = daemon.configuration.resume
+        daemon.recovery.on_changed = lambda: end.now(keep_forwarding=True)
         if settings.action:
             daemon.actions = ActionCaller(engine, daemon.executor.done, keeper.run_action)
             daemon.configuration.on_reload = daemon.actions.reload
@@ -173,6 +185,17 @@ async def _serve_keeper(hello: Hello, keeper: KeeperClient, callbacks: "_Callbac
         for monitor in monitors:
             monitor.close()
         store.close()
+
+
+def _follow_principals(configuration: Configurator, principals: Principals, known: KnownPrincipals) -> None:
+    """Have those in force whom the configuration names; where it is faulty, those whom it named before."""
+
+    def replace(others: Mapping[str, Principal]) -> None:
+        principals.replace(others)
+        known.keep(others)
+
+    configuration.on_principals = replace
+    configuration.on_faulty = lambda: principals.replace(known.read())
 
 
 def _open_store(settings: Settings) -> Store:
@@ -222,6 +245,7 @@ class _Callbacks:
         """Read the configuration again."""
         if self.daemon is not None and self.daemon.configuration is not None:
             self.daemon.configuration.ask()
+            self.daemon.recovery.ask()
 
 
 async def _run(
@@ -241,13 +265,14 @@ async def _run(
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end.now)
     listeners = Listeners(daemon, sockets, observing.rpc)
     ready = asyncio.Event()
-    status = Status(daemon.engine, keeper, listeners.sessions, lambda: listeners.watchers()[0])
+    status = Status(daemon.engine, keeper, listeners.sessions, lambda: listeners.watchers()[0], daemon.store_refusal)
     if daemon.configuration is not None:
         daemon.configuration.around_reload = status.reloading
     daemon.leases.start()
     tasks = [
         spawn(daemon.executor.run(), "executor"),
         spawn(daemon.writer.run(), "writer"),
+        spawn(daemon.recovery.run(), "recovery"),
         spawn(daemon.leases.run(), "leases"),
         spawn(daemon.joiner.run(), "joiner"),
         spawn(_follow_links(links, daemon), "links"),
@@ -255,7 +280,7 @@ async def _run(
         spawn(daemon.reconciler.run(), "drift"),
         *(spawn(part, name) for part, name in observing.parts()),
         spawn(discovery.run(), "router discovery"),
-        spawn(tend(sockets.certificates, metrics), "certificates"),
+        spawn(tend(sockets.certificates, metrics, listeners.start_late), "certificates"),
         spawn(status.run(), "status"),
         *([spawn(daemon.configuration.run(), "configuration")] if daemon.configuration is not None else []),
         *([spawn(daemon.actions.run(), "actions")] if daemon.actions is not None else []),
@@ -326,5 +351,11 @@ async def _follow_links(links: LinkMonitor, daemon: Daemon) -> None:
         daemon.joiner.wake()
 
 
+def _leave(code: int) -> NoReturn:
+    """End the process without taking the interpreter apart, which takes as long as a fifth of the imports and is of no use."""
+    atexit._run_exitfuncs()  # noqa: SLF001 - all that sys.exit would do besides, for those who measure coverage
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

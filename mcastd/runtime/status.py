@@ -38,12 +38,20 @@ class NotifyPort(Protocol):
 class Status:
     """Watches the server."""
 
-    def __init__(self, engine: Engine, keeper: NotifyPort, sessions: Callable[[], int], watchers: Callable[[], int]) -> None:
-        """The callables count; nothing is told yet."""
+    def __init__(
+        self,
+        engine: Engine,
+        keeper: NotifyPort,
+        sessions: Callable[[], int],
+        watchers: Callable[[], int],
+        store_refusal: Callable[[], McastdError | None] = lambda: None,
+    ) -> None:
+        """The callables count, and say why writes can't be stored; nothing is told yet."""
         self._engine = engine
         self._keeper = keeper
         self._sessions = sessions
         self._watchers = watchers
+        self._store_refusal = store_refusal
         self._ready = False
         self._told = ""
         self._counted = "reading what is stored"
@@ -89,7 +97,9 @@ class Status:
         return self._put()
 
     def _put(self) -> str:
-        return "; ".join(filter(None, ["" if self._ready else "starting", self._fault, self._counted]))
+        refusal = self._store_refusal()
+        refused = "" if refusal is None else f"writes are refused: {refusal}"
+        return "; ".join(filter(None, ["" if self._ready else "starting", refused, self._fault, self._counted]))
 
     async def _count(self) -> str:
         engine = self._engine

@@ -6,7 +6,7 @@ Writes that come while the disk is busy are prepared on one draft and go to it i
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -66,7 +66,10 @@ class Writer:
         self._working = False
         self._compaction: asyncio.Task[None] | None = None
         self._compact_after = 0.0
-        self._disk_refuses = False
+        self.refusal: McastdError | None = None
+        """Why what was written last could not be stored; None = it could."""
+        self.refused = asyncio.Event()
+        """Set while there is a refusal."""
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="store")
 
     async def write(self, write: Write) -> Outcome:
@@ -146,11 +149,11 @@ class Writer:
             try:
                 await asyncio.get_running_loop().run_in_executor(self._disk, self._store.commit, draft.intents)
             except McastdError as exc:
-                self._note_disk(exc)
+                self.note_store(exc)
                 for _, done in prepared:
                     _fail(done, exc)
                 return
-            self._note_disk(None)
+            self.note_store(self._store.refusal)
         for outcome, done in prepared:
             works = await self._put_in_force(outcome)
             self._executor.wake()
@@ -158,13 +161,19 @@ class Writer:
             if not done.done():
                 done.set_result((outcome, works))
 
-    def _note_disk(self, error: McastdError | None) -> None:
+    def note_store(self, error: McastdError | None) -> None:
         """Say once when writes can't be stored, and once when they can again: the log may be on the same disk."""
-        if error is not None and not self._disk_refuses:
+        if error is not None and self.refusal is None:
             _log.error("writes are refused because they can't be stored", extra={"error": str(error)})
-        elif error is None and self._disk_refuses:
+            self.refused.set()
+        elif error is None and self.refusal is not None:
             _log.info("writes can be stored again")
-        self._disk_refuses = error is not None
+            self.refused.clear()
+        self.refusal = error
+
+    async def on_disk(self, call: Callable[[], None]) -> None:
+        """Have the store do something else, between two commits."""
+        await asyncio.get_running_loop().run_in_executor(self._disk, call)
 
     async def _put_in_force(self, outcome: Outcome) -> list[Work | JoinWork]:
         """What the kernel has to answer for before the caller gets his."""
@@ -227,6 +236,6 @@ def _starved(outcome: Outcome) -> bool:
     """Whether the write freed anything and some route of it lacks a VIF."""
     if not (outcome.deleted or outcome.updated):
         return False
-    routes = [change.after for change in outcome.changes if change.after is not None]
-    routes.extend(route for _, route in outcome.kept)
-    return any(r.fate.problem is not None and r.fate.problem.reason is Reason.VIF_TABLE_FULL for r in routes)
+    fates = {change.after.fate for change in outcome.changes if change.after is not None}
+    fates.update([route.fate for _, route in outcome.kept])
+    return any(fate.problem is not None and fate.problem.reason is Reason.VIF_TABLE_FULL for fate in fates)

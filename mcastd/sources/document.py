@@ -113,7 +113,8 @@ def read_document(path: str, reader: str = "") -> Document:
         data = _bytes(path)
     except PermissionError as exc:
         who = f"user {reader}" if reader else "the server's user"
-        remedy = f"let {who} read it (chgrp {reader or 'mcastd'} {path}; chmod 640 {path}) and enter the directories above it"
+        chgrp = f"chgrp mcastd {path}" if reader in {"", "mcastd"} else "chgrp to a group of that user's"
+        remedy = f"let {who} read it ({chgrp}; chmod 640 {path}) and enter the directories above it"
         raise BadConfiguration([Fault(path, 0, "", f"the file can't be read by {who}: {exc.strerror}; {remedy}")]) from exc
     except (OSError, ValueError) as exc:
         why = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc

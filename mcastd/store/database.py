@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from time import time
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import quote
 from zlib import crc32
 
@@ -32,7 +32,7 @@ SCHEMA_VERSION = 2
 APPLICATION_ID = 0x6D636173
 """PRAGMA application_id, "mcas": tells our databases from others (file(1), and ourselves)."""
 
-_LOCK_WAIT_S = 2.0
+LOCK_WAIT_S = 2.0
 """How long to wait for a predecessor that is just ending."""
 
 MODE = 0o600
@@ -62,6 +62,8 @@ _REMEDIES = {
     errno.ENOTDIR: "its parent is no directory: name another one",
     errno.EEXIST: "its parent is no directory: name another one",
     errno.ESTALE: "restart the daemon",
+    errno.EBUSY: _IN_USE,
+    errno.EROFS: "mount its file system writable",
 }
 """Of errors of the system calls made here; all others speak of permission."""
 
@@ -108,6 +110,16 @@ class Unusable(Exception):  # noqa: N818 - the name says what was found
         self.newer = newer
 
 
+class SetAside(Exception):  # noqa: N818 - the name says what was done
+    """A database was found unusable and has been moved."""
+
+    def __init__(self, notice: str, start_count: int) -> None:
+        """Say what someone must know, and from which start count to go on."""
+        super().__init__(notice)
+        self.notice = notice
+        self.start_count = start_count
+
+
 def unavailable(path: Path, what: str, exc: sqlite3.Error | OSError) -> McastdError:
     """Return the error for a store that can't be used as things are, naming path, cause and remedy."""
     if isinstance(exc, OSError):
@@ -137,16 +149,9 @@ def create(path: Path, start_count: int) -> None:
     for suffix in ("", *COMPANIONS):
         Path(f"{making}{suffix}").unlink(missing_ok=True)
     os.close(os.open(making, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, MODE))
-    connection = _connect(making)
+    connection = connect(making)
     try:
-        connection.execute("PRAGMA auto_vacuum = NONE")
-        connection.execute("PRAGMA encoding = 'UTF-8'")
-        with transaction(connection):
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            for statement in SCHEMA:
-                connection.execute(statement)
-            insert_state(connection, State(start_count=start_count, anew=1))
+        lay_out(connection, start_count)
         connection.execute("PRAGMA journal_mode = WAL")
     finally:
         connection.close()
@@ -154,23 +159,41 @@ def create(path: Path, start_count: int) -> None:
     sync_directory(path.parent)
 
 
+def lay_out(connection: sqlite3.Connection, start_count: int) -> None:
+    """Make the tables of a database that begins with nothing."""
+    connection.execute("PRAGMA auto_vacuum = NONE")
+    connection.execute("PRAGMA encoding = 'UTF-8'")
+    with transaction(connection):
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        for statement in SCHEMA:
+            connection.execute(statement)
+        insert_state(connection, State(start_count=start_count, anew=1))
+
+
 def attach(path: Path) -> sqlite3.Connection:
     """Open an existing database; Unusable if it is not one of ours from the outside, OSError or sqlite3.Error."""
+    # For writing too: SQLite would fall back to reading, and then report the lock that it can't take as an error of the disk.
+    require_header(path, "r+b")
+    return connect(path)
+
+
+def require_header(path: Path, mode: Literal["rb", "r+b"]) -> None:
+    """Check a database from the outside, opening it in this mode; Unusable if it is not one of ours, OSError."""
     if not path.exists():
         raise Unusable("the database is gone and its log is still there")
-    # For writing too: SQLite would fall back to reading, and then report the lock that it can't take as an error of the disk.
-    with path.open("r+b") as file:
+    with path.open(mode) as file:
         header = file.read(100)
     # Two bytes say which SQLite may read and write it (2 = with a write-ahead log); a damaged one would look like a
     # file without permission to write (https://sqlite.org/fileformat2.html section 1.3.3).
     if header[:16] != b"SQLite format 3\0" or header[18:20] != b"\2\2":
         raise Unusable("it is not an SQLite database with a write-ahead log")
-    return _connect(path)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    address = f"file:{quote(os.fsencode(path.absolute()))}?mode=rw"
-    connection = sqlite3.connect(address, uri=True, timeout=_LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
+def connect(path: Path, how: str = "mode=rw") -> sqlite3.Connection:
+    """Open a database with these parameters (https://sqlite.org/uri.html), for this process alone; sqlite3.Error."""
+    address = f"file:{quote(os.fsencode(path.absolute()))}?{how}"
+    connection = sqlite3.connect(address, uri=True, timeout=LOCK_WAIT_S, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
         connection.execute("PRAGMA trusted_schema = OFF")
@@ -278,6 +301,26 @@ def set_aside(path: Path, found: Unusable) -> Path:
             Path(f"{path}{suffix}").rename(f"{aside}{suffix}")
     sync_directory(path.parent)
     return Path(aside)
+
+
+def notice_aside(path: Path, aside: Path, found: Unusable) -> str:
+    """What someone must know of a database that was set aside, and what he can do."""
+    if found.newer:
+        remedy = "to use it again install that version, stop the daemon and move the file back"
+    else:
+        remedy = "to use a backup stop the daemon and put it in that place"
+    return (
+        f"{path} can't be used: {found}. It was moved to {aside} and an empty state was started: what the kernel holds"
+        f" goes on, as owner kernel's, until owners write theirs again; {remedy}, with any -wal file beside it"
+    )
+
+
+def notice_sealed(path: Path, found: Exception) -> str:
+    """What someone must know of a database that would be set aside if that could be done."""
+    return (
+        f"{path} can't be used: {found}. It is moved away as soon as its directory can be written; until then what the kernel"
+        " holds goes on, as owner kernel's"
+    )
 
 
 def start_count_after(connection: sqlite3.Connection | None) -> int:

@@ -42,19 +42,35 @@ def migrate(path: Path, connection: sqlite3.Connection) -> Path | None:
 
     Unusable if it is damaged; OSError or sqlite3.Error where that can't be done now, as on a full disk: then it is as it was.
     """
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if application != database.APPLICATION_ID or version not in _STEPS:
-        return None  # What it is, and whether it can be used, is said by whoever verifies it.
-    database.require_sound(connection, _STEPS[version][0])
+    version = _old_version(connection)
+    if version is None:
+        return None
     connection.execute("PRAGMA synchronous = FULL").fetchall()
     copy = _copy(path, connection, version)
+    bring_up(connection)
+    return copy
+
+
+def bring_up(connection: sqlite3.Connection) -> None:
+    """Bring a database up without keeping a copy, as one that is a copy itself; Unusable if it is damaged, sqlite3.Error."""
+    version = _old_version(connection)
+    if version is None:
+        return
     with database.transaction(connection):
         while version in _STEPS:
             _STEPS[version][1](connection)
             version += 1
         connection.execute(f"PRAGMA user_version = {version}")
-    return copy
+
+
+def _old_version(connection: sqlite3.Connection) -> int | None:
+    """Its schema version if it is sound and of an earlier one; what else it may be is said by whoever verifies it."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != database.APPLICATION_ID or version not in _STEPS:
+        return None
+    database.require_sound(connection, _STEPS[version][0])
+    return int(version)
 
 
 def remove_old_copies(path: Path, now: float) -> None:

@@ -5,23 +5,24 @@ wanted as a snapshot of a new generation beside the old one, puts it in force in
 what it replaces: a crash at any moment leaves one whole truth. Does not know what routes mean.
 """
 
-import gc
+import errno
+import os
 import sqlite3
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from time import time
 from typing import NamedTuple, Self
-from zlib import crc32
 
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.join import JoinRecord
 from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord, Stored
 from mcastd.model.route import Route
-from mcastd.store import database, migrations
-from mcastd.store.codec import ROUTES_MAX, DamagedRecord, Interner, checksum_of, decode, encode, pieces
-from mcastd.store.database import Unusable
+from mcastd.store import database, migrations, unwritable
+from mcastd.store.codec import ROUTES_MAX, DamagedRecord, encode, pieces
+from mcastd.store.database import SetAside, Unusable
+from mcastd.store.reading import chained, journal_identity, read_records, record_number, snapshot_identity
 
 DATABASE_NAME = "state.db"
 
@@ -33,9 +34,6 @@ JOURNAL_BYTES_MAX = 8 << 20
 
 _ROUTES_PER_JOURNAL_RECORD = 64
 """Of the snapshot: a compaction, which writes all routes, waits until the journal has one record for so many."""
-
-_GENERATION_SHIFT = 32
-"""A snapshot record's number is its generation and, in the lower bits, its place."""
 
 _REMOVE_AT_ONCE = 32
 """Rows per transaction when replaced records are removed; each may be a chain of a hundred pages."""
@@ -50,17 +48,15 @@ class Mark(NamedTuple):
     """Bytes of journal so far, as this process counts them."""
 
 
-class _SetAside(Exception):  # noqa: N818 - the name says what was done
-    """The database was found unusable and has been moved."""
-
-    def __init__(self, notice: str, start_count: int) -> None:
-        super().__init__(notice)
-        self.notice = notice
-        self.start_count = start_count
+class StateChanged(Exception):  # noqa: N818 - the name says what was found
+    """What can be written now is not what was read when it could not be: it must be loaded by another start."""
 
 
 class Store:
-    """Durable desired state in one directory; one thread at a time may call it, `mark` and `wants_compaction` any."""
+    """Durable desired state in one directory; one thread at a time may call it, `mark` and `wants_compaction` any.
+
+    What can be read and not written is *sealed*: a copy in memory, whose writes are refused until `resume` has opened the files.
+    """
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         """Verify and read an attached database, which becomes the store's own; use `open`."""
@@ -69,8 +65,14 @@ class Store:
         """What was found at start that someone must know: what was set aside, where it is and what to do."""
         self.copy = migrations.migrate(path, connection)
         """Where a copy is of what was of an earlier schema version at start; None = it was of today's."""
+        self.refusal: McastdError | None = None
+        """Why what was written last could not be stored; None = it could."""
+        self._sealed = self._nothing = False
+        """Whether it is a copy of what can't be written; whether there was nothing on disk to be copied."""
+        self._pending_count = 0
+        """Start count that the next write stores; 0 = it was stored."""
         self._connection = connection
-        self._inode = path.stat().st_ino
+        self._inode = path.stat().st_ino if path.exists() else 0
         self._state = database.verify(connection)
         self._compacting = False
         self._snapshot_bytes = 0
@@ -79,40 +81,71 @@ class Store:
         """Bytes of journal that the snapshot covers, counted as Mark.written is."""
         self._mark = Mark(self._state.head, self._state.head_digest, 0)
         self._loaded: Stored | None = self._read()
-        for _ in self._remove_replaced():
-            pass
+        self._tidy()
 
     @classmethod
     def open(cls, directory: Path) -> Self:
-        """Open the store in this directory, or make both.
+        """Open the store in this directory, or make both; McastdError STORE_UNAVAILABLE if it can't be read, or is in use.
 
-        A database that is damaged or newer than this program is renamed, a fresh one started, and `notice` says so.
-        McastdError STORE_UNAVAILABLE where files can't be opened or written: nothing is set aside then.
+        A database that is damaged or newer than this program is renamed, a fresh one started, and `notice` says so. Where
+        nothing can be written now it is sealed, and `refusal` says why: nothing is set aside then.
         """
         path = directory / DATABASE_NAME
+        try:
+            return cls._open(path)
+        except (OSError, sqlite3.Error) as exc:
+            refusal, done = database.unavailable(path, "open", exc), getattr(exc, "__notes__", None)
+        return cls._open_sealed(path, refusal, done[0] if done else None)
+
+    @classmethod
+    def _open(cls, path: Path) -> Self:
         notice = None
         start_count = 0
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if database.left_behind(path):
                 try:
                     migrations.remove_old_copies(path, time())
                     return cls._attach(path)
-                except _SetAside as done:
+                except SetAside as done:
                     notice, start_count = done.notice, done.start_count
             database.create(path, start_count)
             store = cls._attach(path)
         except (OSError, sqlite3.Error) as exc:
-            raise database.unavailable(path, "open", exc) from exc
-        except _SetAside as exc:
+            if notice is not None:
+                exc.add_note(notice)
+            raise
+        except SetAside as exc:
             msg = f"cannot use {path}, which was just made: {exc}; look at the kernel's log for errors of the disk"
             raise McastdError(Reason.STORE_UNAVAILABLE, msg, path=path) from exc
         store.notice = notice
         return store
 
     @classmethod
+    def _open_sealed(cls, path: Path, refusal: McastdError, notice: str | None) -> Self:
+        """Read what there is into memory; McastdError where that can't be done. `notice`: of what was set aside just now."""
+        begun = database.start_count_after(None)  # What is not there may come to light, and may have any number of starts.
+        try:
+            if not os.access(path.parent, os.R_OK | os.X_OK):
+                raise refusal  # Whether there is anything can't be seen.
+            found = database.left_behind(path)
+            try:
+                store = cls(path, unwritable.copy(path) if found else unwritable.nothing(begun))
+            except (Unusable, DamagedRecord, UnicodeError, sqlite3.Error) as exc:
+                if isinstance(exc, sqlite3.Error) and not database.says_damaged(exc):
+                    raise
+                found, notice = False, database.notice_sealed(path, exc)
+                store = cls(path, unwritable.nothing(begun))
+        except (OSError, sqlite3.Error) as exc:
+            taken = isinstance(exc, OSError) and exc.errno == errno.EBUSY
+            raise database.unavailable(path, "open", exc) if taken else refusal from exc
+        store._connection.execute("PRAGMA query_only = ON")
+        store._sealed, store._nothing, store.refusal, store.notice = True, not found, refusal, notice
+        return store
+
+    @classmethod
     def _attach(cls, path: Path) -> Self:
-        """Open what is there; _SetAside, OSError, sqlite3.Error."""
+        """Open what is there; SetAside, OSError, sqlite3.Error."""
         connection = None
         with ExitStack() as undo:
             try:
@@ -125,17 +158,47 @@ class Store:
                 found = exc if isinstance(exc, Unusable) else Unusable(str(exc))
                 start_count = database.start_count_after(connection)
                 aside = database.set_aside(path, found)  # before the connection is closed
-                raise _SetAside(_notice(path, aside, found), start_count) from exc
+                raise SetAside(database.notice_aside(path, aside, found), start_count) from exc
             undo.pop_all()
             return store
 
     def begin(self) -> int:
         """Count this start of the daemon and return its number, which is durable; the upper part of its revisions."""
-        state = self._state._replace(start_count=self._state.start_count + 1)
-        with self._explained("write to"), database.transaction(self._connection):
-            database.write_state(self._connection, state)
-        self._state = state
-        return state.start_count
+        self._write(self._state._replace(start_count=self._state.start_count + 1))
+        return self._state.start_count
+
+    @property
+    def start_count(self) -> int:
+        """Number of the last start that is stored."""
+        return self._state.start_count
+
+    def begin_later(self, start_count: int) -> None:
+        """Have this be the start count of what is written first, since `begin` was refused."""
+        self._pending_count = start_count
+
+    def resume(self, found: Sequence[Intent]) -> None:
+        """Try whether it can be written again, with what was `found` in the kernel where it is `anew`.
+
+        McastdError STORE_UNAVAILABLE if it can't; StateChanged if it can, and holds something else than was loaded.
+        """
+        if self._sealed:
+            self._unseal()
+        self._commit(found, self._state._replace(anew=0), probe=True)
+
+    def _unseal(self) -> None:
+        try:
+            opened = self._open(self.path)
+        except (OSError, sqlite3.Error) as exc:
+            self.refusal = database.unavailable(self.path, "open", exc)
+            raise self.refusal from exc
+        new = opened._state  # noqa: SLF001 - one of our own kind
+        if new != self._state and not (self._nothing and new.anew and not new.head and not new.generation):
+            with closing(opened):  # The start count is this one's all the same: the next server's revisions are above these.
+                opened._write(new._replace(start_count=max(new.start_count, self._pending_count)))  # noqa: SLF001
+            raise StateChanged(opened.notice or f"{self.path} holds something else than was read before")
+        self._connection.close()
+        kept = {"_pending_count": self._pending_count, "refusal": self.refusal, "_loaded": None}
+        vars(self).update(vars(opened) | kept)
 
     @property
     def anew(self) -> bool:
@@ -165,28 +228,39 @@ class Store:
         """Do as `commit` does with what was found in the kernel; from then on the store is not `anew`."""
         self._commit(intents, self._state._replace(anew=0))
 
-    def _commit(self, intents: Sequence[Intent], state: database.State) -> None:
+    def _commit(self, intents: Sequence[Intent], state: database.State, *, probe: bool = False) -> None:
+        """Write what there is, if there is anything; `probe`: something in any case."""
         mark = self._mark
         rows = []
         for piece in pieces(intents):
             sequence = mark.sequence + 1
-            record = encode(piece, _journal_identity(sequence))
+            record = encode(piece, journal_identity(sequence))
             rows.append((sequence, record))
-            mark = Mark(sequence, _chained(mark.digest, record), mark.written + len(record))
-        if not rows and state == self._state:
+            mark = Mark(sequence, chained(mark.digest, record), mark.written + len(record))
+        if not rows and state == self._state and not probe:
             return
-        state = state._replace(head=mark.sequence, head_digest=mark.digest)
-        with self._explained("write to"), database.transaction(self._connection):
-            database.require_in_place(self.path, self._inode)
-            self._connection.executemany("INSERT INTO journal VALUES (?, ?)", rows)
-            database.write_state(self._connection, state)
-        self._state = state
+        self._write(state._replace(head=mark.sequence, head_digest=mark.digest), rows)
         self._mark = mark
         self._loaded = None
 
+    def _write(self, state: database.State, rows: Sequence[tuple[int, bytes]] = ()) -> None:
+        """Write this state and these records of the journal, in one transaction."""
+        if self._sealed and self.refusal is not None:
+            raise McastdError(self.refusal.reason, str(self.refusal), **self.refusal.problem.metadata)
+        state = state._replace(start_count=max(state.start_count, self._pending_count))
+        try:
+            with self._explained("write to"), database.transaction(self._connection):
+                database.require_in_place(self.path, self._inode)
+                self._connection.executemany("INSERT INTO journal VALUES (?, ?)", rows)
+                database.write_state(self._connection, state)
+        except McastdError as exc:
+            self.refusal = exc
+            raise
+        self._state, self._pending_count, self.refusal = state, 0, None
+
     def wants_compaction(self) -> bool:
         """Whether so much journal has gathered that reading it at start, or keeping it, costs more than a compaction."""
-        if self._compacting:
+        if self._compacting or self.refusal is not None:
             return False
         records = self._mark.sequence - self._state.covered
         size = self._mark.written - self._covered_written
@@ -251,11 +325,11 @@ class Store:
         generation = self._state.generation + 1
         chunks = digest = written = count = 0
         for piece in chain(pieces([rest]), _batches(routes)):
-            record = encode(piece, _snapshot_identity(generation, chunks))
+            record = encode(piece, snapshot_identity(generation, chunks))
             with database.transaction(self._connection):
-                self._connection.execute("INSERT INTO snapshot VALUES (?, ?)", (_number(generation, chunks), record))
+                self._connection.execute("INSERT INTO snapshot VALUES (?, ?)", (record_number(generation, chunks), record))
             chunks += 1
-            digest = _chained(digest, record)
+            digest = chained(digest, record)
             written += len(record)
             count += len(piece.puts)
             yield
@@ -268,9 +342,19 @@ class Store:
         self._snapshot_bytes, self._snapshot_routes, self._covered_written = written, count, mark.written
         yield
 
+    def _tidy(self) -> None:
+        """Remove what a crash has left; what can't be written now is left for the next compaction."""
+        try:
+            for _ in self._remove_replaced():
+                pass
+        except sqlite3.Error as exc:
+            if database.says_damaged(exc):
+                raise
+            self.refusal = database.unavailable(self.path, "write to", exc)
+
     def _remove_replaced(self) -> Iterator[None]:
         """Remove in slices what the state row does not speak of: replaced records, and those of a broken-off compaction."""
-        live, after = _number(self._state.generation, 0), _number(self._state.generation + 1, 0)
+        live, after = record_number(self._state.generation, 0), record_number(self._state.generation + 1, 0)
         removed = _REMOVE_AT_ONCE
         while removed >= _REMOVE_AT_ONCE:
             with database.transaction(self._connection):
@@ -290,39 +374,10 @@ class Store:
 
     def _read(self) -> Stored:
         """Read and check every record; DamagedRecord, Unusable, sqlite3.Error."""
-        with _no_collection():
-            return self._read_records()
-
-    def _read_records(self) -> Stored:
-        state = self._state
-        stored = Stored()
-        interner = Interner()
-        digest = size = 0
-        low, high = _number(state.generation, 0), _number(state.generation + 1, 0)
-        expected = low
-        for number, record in self._connection.execute(
-            "SELECT number, record FROM snapshot WHERE number >= ? AND number < ? ORDER BY number", (low, high)
-        ):
-            _require(number == expected, "a record of the snapshot is lost")
-            _replay(stored, decode(record, _snapshot_identity(state.generation, number - low), interner))
-            digest = _chained(digest, record)
-            size += len(record)
-            expected += 1
-        _require((expected - low, digest) == (state.chunks, state.snapshot_digest), "the snapshot is not the one in force")
-        self._snapshot_bytes, self._snapshot_routes = size, len(stored.routes)
-        sequence, digest = state.covered, state.covered_digest
-        size = 0
-        for found, record in self._connection.execute(
-            "SELECT sequence, record FROM journal WHERE sequence > ? ORDER BY sequence", (sequence,)
-        ):
-            sequence += 1
-            _require(found == sequence, "a record of the journal is lost")
-            _replay(stored, decode(record, _journal_identity(sequence), interner))
-            digest = _chained(digest, record)
-            size += len(record)
-        _require((sequence, digest) == (state.head, state.head_digest), "the journal does not end where it should")
-        self._covered_written = self._mark.written - size
-        return stored
+        found = read_records(self._connection, self._state)
+        self._snapshot_bytes, self._snapshot_routes = found.snapshot_bytes, found.snapshot_routes
+        self._covered_written = self._mark.written - found.journal_bytes
+        return found.stored
 
     @contextmanager
     def _explained(self, what: str) -> Iterator[None]:
@@ -335,64 +390,7 @@ class Store:
             raise database.unavailable(self.path, what, exc) from exc
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Keep the collector of cycles from walking over all that is read again and again: it makes a load twice as long."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
 def _batches(routes: Iterable[Route]) -> Iterator[Intent]:
     remaining = iter(routes)
     while batch := list(islice(remaining, ROUTES_MAX)):
         yield Intent(puts=batch)
-
-
-def _replay(stored: Stored, intent: Intent) -> None:
-    for key in intent.deletes:
-        stored.routes.pop(key, None)
-    stored.routes.update([(route.key, route) for route in intent.puts])
-    for owner in intent.owners:
-        stored.owners[owner.name] = owner
-    for said in intent.settings:
-        stored.settings[said.interface, said.owner] = said
-    for join in intent.join_deletes:
-        stored.joins.pop(join, None)
-    stored.joins.update((record.key, record) for record in intent.join_puts)
-
-
-def _require(condition: bool, otherwise: str) -> None:
-    if not condition:
-        raise Unusable(otherwise)
-
-
-def _chained(digest: int, record: bytes) -> int:
-    return crc32(checksum_of(record).to_bytes(4, "little"), digest)
-
-
-def _number(generation: int, chunk: int) -> int:
-    return generation << _GENERATION_SHIFT | chunk
-
-
-def _journal_identity(sequence: int) -> bytes:
-    return b"journal %d" % sequence
-
-
-def _snapshot_identity(generation: int, chunk: int) -> bytes:
-    return b"snapshot %d %d" % (generation, chunk)
-
-
-def _notice(path: Path, aside: Path, found: Unusable) -> str:
-    if found.newer:
-        remedy = "to use it again install that version, stop the daemon and move the file back"
-    else:
-        remedy = "to use a backup stop the daemon and put it in that place"
-    return (
-        f"{path} can't be used: {found}. It was moved to {aside} and an empty state was started: what the kernel holds"
-        f" goes on, as owner kernel's, until owners write theirs again; {remedy}, with any -wal file beside it"
-    )

@@ -127,7 +127,7 @@ def _value(value: object) -> str:
     text = str(value)
     if type(value) is int:
         return text
-    return text if _BARE.fullmatch(text) else f'"{_escaped(text)}"'
+    return text if _BARE.fullmatch(text) and text.isprintable() else f'"{_escaped(text)}"'
 
 
 def _one_line(text: str) -> str:

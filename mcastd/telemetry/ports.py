@@ -87,5 +87,8 @@ class Daemon(Protocol):
     def vif_counters(self, table: int, ipv6: bool, vif: int) -> VifCounters | None:
         """What one VIF has carried; None if the kernel has none of this number."""
 
+    def store_refuses(self) -> bool:
+        """Whether writes are refused, since they can't be stored."""
+
     def watchers(self) -> tuple[int, int, Mapping[str, int]]:
         """How many watch streams are open, how many objects wait for them, and how many could not just go on, by reason."""

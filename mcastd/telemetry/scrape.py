@@ -28,6 +28,9 @@ MAX_AGE = 1.0
 ORPHANS = "ORPHANS"
 """Code of the condition that there are routes or joins of owner "kernel": the state was lost, and these were kept."""
 
+STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+"""Code of the condition that writes are refused, since they can't be stored; the reason that they are refused with."""
+
 COLLECTORS = ("kernel", "flows", "state")
 
 _EMPTY = FlowPage([], 0, 0)
@@ -189,6 +192,7 @@ class Scraper:
         )
         conditions.add_metric([FLOW_SILENT, "warning"], float(self._flows.silence.silent > 0))
         conditions.add_metric([ORPHANS, "warning"], float(any(orphans_left(self._engine.desired))))
+        conditions.add_metric([STORE_UNAVAILABLE, "critical"], float(self._daemon.store_refuses()))
         return conditions
 
     def _memberships(self) -> Iterator[Metric]:

@@ -81,9 +81,10 @@ async def test_a_refused_route_is_tried_again_when_interfaces_change(rig: Rig) -
 async def test_a_vif_that_the_kernel_refuses_is_told(rig: Rig) -> None:
     rig.kernel.refuse("add_vif", errno.ENOBUFS, 1, lambda ifindex: ifindex == 2)
     result = await rig.put(good(1))
-    assert (result.changes[0].error.reason, result.changes[0].after.status.state) == ("KERNEL_ERROR", t.ROUTE_STATE_PARTIAL)
-    assert result.changes[0].error.metadata["call"] == "MRT_ADD_VIF"
-    assert result.changes[0].error.metadata["interface"] == "down1"
+    (change,) = result.changes
+    assert (result.failed, change.HasField("error"), change.after.status.state) == (0, False, t.ROUTE_STATE_PARTIAL)
+    why = change.after.status.last_error
+    assert (why.reason, why.metadata["call"], why.metadata["interface"]) == ("KERNEL_ERROR", "MRT_ADD_VIF", "down1")
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -215,7 +215,8 @@ async def test_what_is_not_programmed_is_told(rig: Rig, family: int) -> None:
     found = await talk.program(*ops)
     states = {one.id: t.RouteState.Name(one.after.status.state) for one in found}
     assert states == {2: "ROUTE_STATE_PARTIAL", 3: "ROUTE_STATE_PENDING", 4: "ROUTE_STATE_TEMPLATE"}
-    assert [one.error.reason for one in found] == ["NO_SUCH_INTERFACE", "NO_SUCH_INTERFACE", ""]
+    assert [one.after.status.last_error.reason for one in found] == ["NO_SUCH_INTERFACE", "NO_SUCH_INTERFACE", ""]
+    assert not any(one.HasField("error") for one in found), "they have not failed, they wait (RouteChange.error)"
     assert [one.action for one in found] == [rs.RouteChange.ACTION_CREATE] * 3
     again = await talk.program(*ops)
     assert {one.id - 4: t.RouteState.Name(one.after.status.state) for one in again} == states

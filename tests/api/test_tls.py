@@ -19,7 +19,7 @@ from mcastd.model.settings import Access
 from tests.api.bench import refusal
 from tests.api.remote import LOOPBACK, Remotely, flow, remotely
 from tests.api.rig import refused
-from tests.fakesession import opening
+from tests.fakesession import batch, opening
 from tests.pki import Credentials, Pki
 
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
@@ -119,8 +119,10 @@ SPIFFE, URI = "spiffe://lab/ns/default/sa/sdn", "https://controllers.example/1"
         ({"common_name": "cn", "dns": ("dns.example", "second.example")}, "dns.example"),
         ({"common_name": "cn"}, "cn"),
         ({}, ""),
+        ({"common_name": SPIFFE}, ""),
+        ({"dns": (SPIFFE,), "common_name": "cn"}, "cn"),
     ],
-    ids=["several URIs", "SPIFFE", "URI", "DNS", "common name", "nothing"],
+    ids=["several URIs", "SPIFFE", "URI", "DNS", "common name", "nothing", "common name like a URI", "DNS name like a URI"],
 )
 async def test_which_name_of_a_certificate_counts(tmp_path: Path, certificate: dict[str, Any], name: str | None) -> None:
     async with remotely(tmp_path) as at:
@@ -133,6 +135,17 @@ async def test_which_name_of_a_certificate_counts(tmp_path: Path, certificate: d
             found = await refused(client.status())
     # A SPIFFE id among several URIs is none (X509-SVID, section 2): the first URI counts.
     assert found.metadata["principal"] == (URI if name is None else name)
+
+
+async def test_a_spiffe_id_among_others_is_nobody(tmp_path: Path) -> None:
+    """Who may have any URI beside his own would be the principal of that name otherwise."""
+    async with remotely(tmp_path) as at:
+        at.rig.daemon.principals.replace({one: Principal(one, Access.ADMIN, "somebody") for one in (SPIFFE, ANYBODY)})
+        async with at.client(at.pki.client(uris=(SPIFFE, URI))) as client:
+            found = await refused(client.status())
+        assert (found.code, found.reason, found.metadata["principal"]) == (DENIED, "NOT_ALLOWED", SPIFFE)
+        async with at.client(at.pki.client(uris=(SPIFFE,))) as client:
+            await client.status()
 
 
 async def test_an_owner_changes_its_own_entries_alone(tmp_path: Path) -> None:
@@ -195,6 +208,25 @@ async def test_streams_of_who_may_not_have_them_any_more_end(tmp_path: Path) -> 
         await bob.put(flow(7))
         await told(watches[0], "232.1.0.7")
         await told(watches[2], "232.1.0.7")
+
+
+async def test_who_is_admin_no_more_does_not_write_for_others(tmp_path: Path) -> None:
+    """Neither through the session that he has for another, nor through a stream that has yet to say whose it is."""
+    async with remotely(tmp_path) as at, at.client("root") as root:
+        at.principals(root=Access.ADMIN, bob=Access.WRITE)
+        for_bob, own, undecided = (root.session() for _ in range(3))
+        for call, owner in ((for_bob, "bob"), (own, "")):
+            await call.write(opening(owner))
+            assert (await call.read()).HasField("opened")
+        await ended(at, "root", 3)
+        at.principals(root=Access.WRITE, bob=Access.WRITE)
+        for call in (for_bob, undecided):
+            with pytest.raises(grpc.RpcError) as caught:
+                await asyncio.wait_for(call.read(), 10)
+            assert (refusal(caught.value).code, refusal(caught.value).reason) == (DENIED, "NOT_ALLOWED")
+        await own.write(batch(rs.ProgramRoutesRequest.Op(id=1, put=flow(1))))
+        assert (await own.read()).ack.acked_through == 1
+        assert [one.status.owner for one in await at.rig.listed()] == ["root"]
 
 
 async def test_a_stream_goes_on_for_the_owner_it_began_for_alone(tmp_path: Path) -> None:
@@ -376,3 +408,22 @@ async def test_routes_of_a_session(tmp_path: Path) -> None:
             assert {one.error.reason for one in ack.exceptions} <= {"ROUTE_LIMIT"}
         await call.done_writing()
         assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_new_limits_hold_for_sessions_that_are_up(tmp_path: Path) -> None:
+    """Controllers keep theirs for weeks: an operator who gives more, or less, means them."""
+    async with remotely(tmp_path) as at, at.client("alice") as alice:
+        at.principals(alice=quota("alice", routes=1))
+        call: Any = alice.session()
+        await call.write(opening(""))
+        assert (await call.read()).HasField("opened")
+        for number, limit, refused_ids in ((1, 1, []), (2, 1, [2]), (3, 2, []), (4, 2, [4]), (5, 0, [])):
+            at.principals(alice=quota("alice", routes=limit))
+            await call.write(batch(rs.ProgramRoutesRequest.Op(id=number, put=flow(number))))
+            assert [one.id for one in (await call.read()).ack.exceptions] == refused_ids
+        at.principals(alice=quota("alice", requests=4))
+        began = asyncio.get_running_loop().time()
+        for number in range(6, 18):
+            await call.write(batch(rs.ProgramRoutesRequest.Op(id=number, put=flow(number))))
+            await call.read()
+        assert asyncio.get_running_loop().time() - began >= (12 - 8) / 4 * 0.9

@@ -263,11 +263,12 @@ def test_what_does_not_forward_is_always_told(bench: Bench) -> None:
     nowhere.iif = "absent0"
     result = bench.admin.put(good(1), nowhere, good(3, 4, "down1", "absent1"))
     assert (result.created, result.failed) == (3, 0)
-    assert [(c.id, c.after.status.state, c.error.reason) for c in result.changes] == [
+    assert [(c.id, c.after.status.state, c.after.status.last_error.reason) for c in result.changes] == [
         (1, t.ROUTE_STATE_PENDING, "NO_SUCH_INTERFACE"),
         (2, t.ROUTE_STATE_PARTIAL, "NO_SUCH_INTERFACE"),
     ]
-    assert result.changes[0].error.metadata["interface"] == "absent0"
+    assert result.changes[0].after.status.last_error.metadata["interface"] == "absent0"
+    assert not any(c.HasField("error") for c in result.changes), "it has not failed, it waits (RouteChange.error)"
     again = bench.admin.put(good(1), nowhere)
     assert (again.unchanged, [(c.id, c.action) for c in again.changes]) == (2, [(1, rs.RouteChange.ACTION_NONE)])
 

@@ -7,11 +7,13 @@ The loop is over the same entries.
 Ratios count, not times: the machine is what it is. Runs in namespaces of its own, as root or in a user namespace.
 """
 
+import os
 import queue
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from mcast.v1 import route_service_pb2 as rs
 from mcast.v1 import types_pb2 as t
@@ -32,6 +34,24 @@ def timed(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
     return time.perf_counter() - start
+
+
+class Clock:
+    """Times steps, and what processor time the server takes for each."""
+
+    def __init__(self, daemon: McastdProcess) -> None:
+        self._stat = Path(f"/proc/{daemon.server_pid()}/stat")
+        self.taken: dict[str, list[tuple[float, float]]] = {}
+
+    def step(self, name: str, call: Callable[[], object]) -> None:
+        """One step."""
+        before = self._processor()
+        seconds = timed(call)
+        self.taken.setdefault(name, []).append((seconds, self._processor() - before))
+
+    def _processor(self) -> float:
+        fields = self._stat.read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # proc(5): utime and stime
 
 
 def floor(bed: Testbed, family: Family, routes: list[t.Route]) -> tuple[float, float]:
@@ -136,13 +156,13 @@ def run(bed: Testbed, daemon: McastdProcess, family: Family, source: str, count:
     routes, others = (list(bulk(family, count, source, *oifs)) for oifs in (FIRST, OTHER))
     client = Client(daemon, family)
     nothing, messages, changed = client.encode([]), client.encode(routes), client.encode(others)
-    steps: dict[str, list[float]] = {"fresh": [], "unchanged": [], "all oifs changed": [], "all deleted": []}
+    clock = Clock(daemon)
     floors = []
     for _ in range(ROUNDS):
         floors.append(floor(bed, family, routes))
         for name, part in (("fresh", messages), ("unchanged", messages), ("all oifs changed", changed), ("all deleted", nothing)):
-            steps[name].append(timed(lambda part=part: client.replace(part)))  # type: ignore[misc]
-    yield from _told("ReplaceRoutes", family, count, floors, steps)
+            clock.step(name, lambda part=part: client.replace(part))  # type: ignore[misc]
+    yield from _told("ReplaceRoutes", family, count, floors, clock.taken)
 
 
 def run_session(bed: Testbed, daemon: McastdProcess, family: Family, source: str, count: int) -> Iterator[str]:
@@ -158,28 +178,29 @@ def run_session(bed: Testbed, daemon: McastdProcess, family: Family, source: str
         ("all oifs changed", lambda: [op(put=route) for route in others], False),
         ("all deleted", lambda: [op(delete=key) for key in keys], False),
     ]
-    steps: dict[str, list[float]] = {name: [] for name, _, _ in plan}
+    clock = Clock(daemon)
     floors = []
     for _ in range(ROUNDS):
         floors.append(floor(bed, family, routes))
         for name, ops, sync in plan:
             messages = client.encode(ops(), sync=sync)
             last = client.last_id
-            steps[name].append(timed(lambda messages=messages, last=last, sync=sync: client.send(messages, last, sync=sync)))  # type: ignore[misc]
+            clock.step(name, lambda messages=messages, last=last, sync=sync: client.send(messages, last, sync=sync))  # type: ignore[misc]
     client.close()
-    yield from _told("session", family, count, floors, steps)
+    yield from _told("session", family, count, floors, clock.taken)
 
 
 def _told(
-    what: str, family: Family, count: int, floors: list[tuple[float, float]], steps: dict[str, list[float]]
+    what: str, family: Family, count: int, floors: list[tuple[float, float]], steps: dict[str, list[tuple[float, float]]]
 ) -> Iterator[str]:
     """The lines to print; a replay makes no kernel call, so it is compared with what new entries take."""
     new, replaced = (statistics.median(column) for column in zip(*floors, strict=True))
     yield f"IPv{family.value}: C loop, {count} new entries: {count / new:,.0f}/s; replaced: {count / replaced:,.0f}/s"
-    for name, seconds in steps.items():
+    for name, rounds in steps.items():
         compared = replaced if name == "all oifs changed" else new
-        taken = statistics.median(seconds)
-        yield f"IPv{family.value}: {what}, {name}: {count / taken:,.0f}/s in {taken:.3f} s, {compared / taken:.2f} of the C loop"
+        taken, processor = (statistics.median(column) for column in zip(*rounds, strict=True))
+        speed = f"{count / taken:,.0f}/s in {taken:.3f} s, {compared / taken:.2f} of the C loop"
+        yield f"IPv{family.value}: {what}, {name}: {speed}; {processor:.2f} s of processor time in the server"
 
 
 def main() -> None:

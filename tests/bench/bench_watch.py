@@ -4,13 +4,20 @@
 
 Writes are measured with and without followers, in turns in the same run: ratios count. Runs in namespaces of its own, as root
 or in a user namespace.
+
+Followers share the machine with the daemon, so they are of two kinds: clients of gRPC in Python, which cost more than the daemon
+does, and those of raw_followers, which cost next to nothing: what is lost to them is the daemon's own doing. So are the server's
+processor seconds, which say more than times where the machine does other things as well.
 """
 
+import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 from mcast.v1 import services_pb2 as sv
 from mcastd.model.address import Family
@@ -48,11 +55,14 @@ sys.stdin.read()
 """Followers that read as fast as they can and look at nothing: their own time is not the daemon's."""
 
 
+KINDS = {"raw followers": ["-m", "tests.bench.raw_followers"], "gRPC clients": ["-c", _FOLLOWER]}
+
+
 class Followers:
     """Followers in a process of their own, while this is entered."""
 
-    def __init__(self, daemon: McastdProcess, count: int) -> None:
-        self._command = [sys.executable, "-c", _FOLLOWER, str(daemon.socket), str(count)]
+    def __init__(self, daemon: McastdProcess, kind: str, count: int) -> None:
+        self._command = [sys.executable, *KINDS[kind], str(daemon.socket), str(count)]
 
     def __enter__(self) -> None:
         self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -61,6 +71,20 @@ class Followers:
 
     def __exit__(self, *_: object) -> None:
         self._process.communicate()
+
+
+class Cost(NamedTuple):
+    """What a write has taken."""
+
+    seconds: float
+    processor: float
+    """Seconds of the server's."""
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has used so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def sources(daemon: McastdProcess, star: Star, family: Family) -> Iterator[str]:
@@ -83,24 +107,37 @@ def sources(daemon: McastdProcess, star: Star, family: Family) -> Iterator[str]:
 
 def writes(daemon: McastdProcess, family: Family, source: str, count: int) -> Iterator[str]:
     """Rewriting all routes, alone and followed."""
-    client = Client(daemon, family)
+    client, pid = Client(daemon, family), daemon.server_pid()
     sets = [client.encode(list(bulk(family, count, source, *oifs))) for oifs in (FIRST, OTHER)]
     client.replace(sets[0])
-    alone: list[float] = []
-    followed: list[float] = []
-    caught_up = 0.0
+
+    def rewritten() -> list[Cost]:
+        costs = []
+        for part in reversed(sets):
+            before = processor_seconds(pid)
+            seconds = timed(lambda part=part: client.replace(part))  # type: ignore[misc]
+            costs.append(Cost(seconds, processor_seconds(pid) - before))
+        return costs
+
+    alone: list[Cost] = []
+    followed: dict[str, list[Cost]] = {kind: [] for kind in KINDS}
+    caught_up = dict.fromkeys(KINDS, 0.0)
     for _ in range(ROUNDS):
-        alone += [timed(lambda part=part: client.replace(part)) for part in reversed(sets)]  # type: ignore[misc]
-        with Followers(daemon, WATCHERS):
-            followed += [timed(lambda part=part: client.replace(part)) for part in reversed(sets)]  # type: ignore[misc]
-            began = time.monotonic()
-            wait_until(lambda: not any(one.pending for one in daemon.status().subscribers), 300)
-            caught_up = time.monotonic() - began
-    ratio = statistics.median(alone) / statistics.median(followed)
-    yield (
-        f"IPv{family.value}: {count} routes rewritten: {count / statistics.median(alone):,.0f}/s alone; "
-        f"followed by {WATCHERS}: {ratio:.2f} of that; they have all {caught_up:.1f} s later"
-    )
+        for kind in KINDS:
+            alone += rewritten()
+            with Followers(daemon, kind, WATCHERS):
+                followed[kind] += rewritten()
+                began = time.monotonic()
+                wait_until(lambda: not any(one.pending for one in daemon.status().subscribers), 300)
+                caught_up[kind] = time.monotonic() - began
+    base = [statistics.median(column) for column in zip(*alone, strict=True)]
+    yield f"IPv{family.value}: {count} routes rewritten alone: {count / base[0]:,.0f}/s, {base[1]:.2f} s of processor time"
+    for kind, costs in followed.items():
+        seconds, processor = (statistics.median(column) for column in zip(*costs, strict=True))
+        yield (
+            f"IPv{family.value}: followed by {WATCHERS} {kind}: {base[0] / seconds:.2f} of that speed, "
+            f"{processor / base[1]:.2f} of that processor time; they have all {caught_up[kind]:.1f} s later"
+        )
     client.replace(client.encode([]))
 
 

@@ -152,6 +152,31 @@ def test_roles_and_certificates_are_read_again(secured: Secured) -> None:
     bob.run("status")
 
 
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_new_server_serves_whom_the_last_one_did(secured: Secured, family: int) -> None:
+    """Whatever has become of the files meanwhile: faulty ones change nothing, though a server dies just then."""
+    daemon = secured.start()
+    alice = secured.remote("alice", family)
+    alice.run("status")
+    secured.config.write_text("nonsense")
+    replaced(daemon, signal.SIGKILL)
+    wait_until(lambda: alice.call("status").returncode == 0, 20, daemon.log)
+    assert secured.remote("mallory", family).call("status").returncode != 0
+    secured.configure()
+    daemon.process.send_signal(signal.SIGHUP)
+    wait_until(lambda: daemon.log().count("the configuration is in force") == 2, 20, daemon.log)
+    good = secured.pki.server.key.read_bytes()
+    secured.pki.server.key.write_text("nonsense")
+    daemon.process.send_signal(signal.SIGUSR2)
+    wait_until(lambda: "the new server is not used" in daemon.log(), 30, daemon.log)
+    alice.run("status")
+    replaced(daemon, signal.SIGKILL)
+    assert alice.call("status").returncode != 0
+    secured.pki.server.key.write_bytes(good)
+    wait_until(lambda: alice.call("status").returncode == 0, 30, daemon.log)
+    assert "Traceback" not in daemon.log()
+
+
 @pytest.mark.parametrize("audit,kinds", [("refusals", {"refused"}), ("off", set())])
 def test_how_much_is_audited(secured: Secured, audit: str, kinds: set[str]) -> None:
     secured.configure(daemon=f'audit = "{audit}"')

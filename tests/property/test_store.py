@@ -15,7 +15,8 @@ from mcastd.model.address import exact_key
 from mcastd.model.join import JoinKey, JoinRecord
 from mcastd.model.record import Intent, InterfaceSettings, OwnerRecord, Pin, Stored
 from mcastd.model.route import Oif, Paths, Route
-from mcastd.store import codec, sqlite
+from mcastd.store import codec, database, sqlite, unwritable
+from mcastd.store.reading import read_records
 from mcastd.store.sqlite import Store
 
 U64 = 2**64 - 1
@@ -182,6 +183,9 @@ class StoreMachine(RuleBasedStateMachine):
         shutil.copytree(self.store.path.parent, left)
         self.drop_compaction()
         self.store.close()
+        memory = unwritable.copy(left / sqlite.DATABASE_NAME)  # As a server reads it that can't write it.
+        assert plain(read_records(memory, database.verify(memory)).stored) == plain(self.model)
+        memory.close()
         self.store = Store.open(left)
 
     @invariant()

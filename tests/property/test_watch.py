@@ -69,8 +69,9 @@ class Watched(TemplateMachine):
         for module, name, value in (
             ("mcastd.api.watch", "EVENTS_MAX", 2),
             ("mcastd.api.watch", "BULK", 3),
-            ("mcastd.api.watch", "MESSAGE_BYTES", 200),
+            ("mcastd.api.events", "MESSAGE_BYTES", 200),
             ("mcastd.api.events", "_CACHED_MAX", 4),
+            ("mcastd.api.events", "CHUNKS_BYTES", 400),
             ("mcastd.core.engine", "SHAPES_AT_ONCE", 1),
             ("mcastd.core.sources", "_AT_ONCE", 2),
             ("mcastd.core.sources", "SOURCES_MAX", 4),

@@ -134,6 +134,14 @@ def _limits(settings: Settings) -> list[Alert]:
             "A certificate ends soon",
             "The certificate of {{ $labels.listener }} of {{ $labels.instance }} ends in {{ $value | humanizeDuration }}.",
         ),
+        Alert(
+            "McastdTlsFilesUnusable",
+            f"mcastd_tls_files_good{{{chosen}}} == 0",
+            settings.later,
+            "warning",
+            "Certificate files can not be used",
+            "{{ $labels.listener }} of {{ $labels.instance }} goes on with the certificates that it has: the files are unusable.",
+        ),
     ]
 
 
@@ -149,6 +157,22 @@ def _daemon(settings: Settings) -> list[Alert]:
             "warning",
             "The server process ends again and again",
             f"{{{{ $labels.instance }}}} has started {{{{ $value | humanize }}}} servers in {restarts}; forwarding goes on.",
+        ),
+        Alert(
+            "McastdStateNotWritable",
+            f"{_condition(chosen, 'STORE_UNAVAILABLE')} == 1",
+            settings.soon,
+            "critical",
+            "Writes are refused: the state can not be written",
+            "{{ $labels.instance }} can not write its state: it forwards and answers as before, and refuses all writes.",
+        ),
+        Alert(
+            "McastdStateLost",
+            f"{_condition(chosen, 'ORPHANS')} == 1",
+            settings.later,
+            "warning",
+            "Routes or joins have lost their owner",
+            "{{ $labels.instance }} has lost its state and kept what the kernel held: it has routes or joins of owner kernel.",
         ),
         Alert(
             "McastdWatcherResyncs",
@@ -184,6 +208,11 @@ def _daemon(settings: Settings) -> list[Alert]:
             "{{ $labels.instance }} serves metrics by the last good web configuration: the file as it is now has an error.",
         ),
     ]
+
+
+def _condition(chosen: str, code: str) -> str:
+    """A condition, without the labels that say which."""
+    return f'sum without (code, severity) (mcastd_condition{{{chosen}, code="{code}"}})'
 
 
 def alert_groups(settings: Settings) -> list[dict[str, Any]]:

@@ -168,6 +168,34 @@ def _cases() -> list[Case]:
             "The certificate of api of r1 ends in 10d 0h 0m 0s.",
         ),
         Case(
+            "McastdTlsFilesUnusable",
+            {'mcastd_tls_files_good{listener="tcp:[::]:50051"': _gauge(1, 0, 1)},
+            # They are written one after the other: for a moment the key is not that of the certificate.
+            {'mcastd_tls_files_good{listener="tcp:[::]:50051"': "1x40 0x8 1x100"},
+            {"listener": "tcp:[::]:50051"},
+            "tcp:[::]:50051 of r1 goes on with the certificates that it has: the files are unusable.",
+        ),
+        Case(
+            "McastdStateNotWritable",
+            {'mcastd_condition{code="STORE_UNAVAILABLE",severity="critical"': _gauge(0, 1, 0)},
+            {
+                'mcastd_condition{code="STORE_UNAVAILABLE",severity="critical"': "0x48 1x1 0x100",
+                'mcastd_condition{code="FLOW_SILENT",severity="warning"': "1x140",
+            },
+            {},
+            "r1 can not write its state: it forwards and answers as before, and refuses all writes.",
+        ),
+        Case(
+            "McastdStateLost",
+            {'mcastd_condition{code="ORPHANS",severity="warning"': _gauge(0, 1, 0)},
+            {
+                'mcastd_condition{code="ORPHANS",severity="warning"': "0x44 1x8 0x100",
+                'mcastd_condition{code="FLOW_SILENT",severity="warning"': "1x140",
+            },
+            {},
+            "r1 has lost its state and kept what the kernel held: it has routes or joins of owner kernel.",
+        ),
+        Case(
             "McastdServerRestarts",
             {"mcastd_server_starts_total{": "1x29 2x1 3x1 4x1 5x100"},
             {"mcastd_server_starts_total{": "1x29 2x1 3x100"},

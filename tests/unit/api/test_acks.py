@@ -68,7 +68,9 @@ async def test_exceptions_carry_the_route_and_why() -> None:
     found = await exceptions(router.engine, program(router, wanted(1, "absent")))
     (answer,) = [one async for one in acks(router.engine, 1, found, 7)]
     (change,) = answer.ack.exceptions
-    assert (change.after.group, change.after.status.owner, change.error.reason) == ("239.1.0.1", "sdn", "NO_SUCH_INTERFACE")
+    status = change.after.status
+    assert (change.after.group, status.owner, status.last_error.reason) == ("239.1.0.1", "sdn", "NO_SUCH_INTERFACE")
+    assert not change.HasField("error"), "it has not failed, it waits"
     assert not change.HasField("before")
 
 

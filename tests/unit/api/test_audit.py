@@ -5,10 +5,12 @@ import logging
 
 import pytest
 
+from mcast.v1 import route_service_pb2 as rs
 from mcastd.api import audit
 from mcastd.api.audit import BURST, Audit
+from mcastd.api.auth import write_options
 from mcastd.api.ports import Caller
-from mcastd.model.errors import McastdError, Reason
+from mcastd.model.errors import McastdError, Problem, Reason
 from mcastd.model.settings import Access
 from mcastd.model.write import Outcome
 from tests.api.waiting import until
@@ -51,6 +53,30 @@ LINE = {
     "revision": 9,
     "seconds": "0.500000",
 }
+
+
+def test_why_items_were_refused_is_told(lines: Lines) -> None:
+    alice = caller()
+    outcome = Outcome(revision=9)
+    outcome.refuse(3, Problem(Reason.OWNED_BY_OTHER, "no"), None)
+    alice.entry.wrote(outcome)
+    Audit().done(alice, "PutRoutes", 0.0)
+    assert lines.fields("audit", "failed", "reason") == [("write", 1, "OWNED_BY_OTHER")]
+
+
+def test_what_is_taken_from_others_is_told(lines: Lines) -> None:
+    root = Caller(Access.ADMIN, "root", "root")
+    write_options(rs.WriteOptions(take_over=True), root)
+    Audit().done(root, "PutRoutes", 0.0)
+    assert lines.fields("owner", "take_over") == [("root", True)]
+
+
+def test_what_is_removed_without_a_revision_is_counted(lines: Lines) -> None:
+    """Learned entries are nobody's wish."""
+    alice = caller()
+    alice.entry.deleted = 3
+    Audit().done(alice, "FlushLearned", 0.0)
+    assert lines.fields("deleted") == [(3,)]
 
 
 def test_what_is_only_tried_is_said_to_be(lines: Lines) -> None:
@@ -101,7 +127,7 @@ async def test_a_session_is_told_of_as_it_goes_on(lines: Lines, monkeypatch: pyt
             alice.entry.wrote(Outcome(revision=8, created=2))
         await until(lambda: len(lines.records) == 2)
         await asyncio.sleep(0.05)
-        alice.entry.refused(1)
+        alice.entry.refused(1, None)
     log.done(alice, "ProgramRoutes", 0.0)
     await asyncio.sleep(0.05)
     assert lines.fields("audit", "session", "added", "failed") == [
@@ -116,6 +142,13 @@ async def test_a_session_that_is_ended_is_no_refusal(lines: Lines) -> None:
     alice.entry.opened(7, Outcome())
     Audit().refused(alice, "ProgramRoutes", 0.0, McastdError(Reason.SUPERSEDED, "another"))
     assert lines.fields("levelno", "audit", "reason") == [(logging.INFO, "session-ended", "SUPERSEDED")]
+
+
+async def test_a_session_whose_caller_may_not_have_it_any_more_is_one(lines: Lines) -> None:
+    alice = caller()
+    alice.entry.opened(7, Outcome())
+    Audit().refused(alice, "ProgramRoutes", 0.0, DENIED)
+    assert lines.fields("levelno", "audit", "reason") == [(logging.WARNING, "session-ended", "NOT_ALLOWED")]
 
 
 async def test_what_is_not_wanted_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:

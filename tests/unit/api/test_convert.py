@@ -67,6 +67,53 @@ def test_a_remembered_ipv4_route_does_not_excuse_an_ipv6_one() -> None:
     assert caught.value.reason is Reason.INVALID_TTL
 
 
+SOME_ADDRESSES = [
+    *("239.1.1.1", "239.1.1.2", "224.0.0.5", "224.0.1.5", "10.0.0.1", "10.0.0.2", "0.0.0.0", "127.0.0.1", "255.255.1.1"),
+    *("ff3e::1", "ff02::1", "ff3e::2", "2001:db8::1", "::1", "fe80::1", "", "239.0.0.0/8", "*", "x", "239.1.1.1\x12\x0810.0.0.1"),
+]
+MESSAGES = st.builds(
+    lambda group, source, oifs, cookie, monitored, join: t.Route(
+        group=group,
+        source=source,
+        iif="eth0",
+        oifs=[t.Oif(interface=n) for n in oifs],
+        cookie=cookie,
+        monitored=monitored,
+        join=join,
+    ),
+    st.sampled_from(SOME_ADDRESSES),
+    st.sampled_from(SOME_ADDRESSES),
+    st.lists(st.sampled_from(["eth1", "eth2", "eth?", "eth1/x"]), max_size=2),
+    st.sampled_from(["", "", "c", "d", "\n"]),
+    st.booleans(),
+    st.booleans(),
+)
+
+
+def read_one(reader: RouteReader, one: t.Route) -> tuple[object, ...]:
+    copy = t.Route()
+    copy.CopyFrom(one)
+    try:
+        (route,) = reader.read([copy], "alice")
+    except McastdError as exc:
+        return exc.reason, str(exc)
+    return type(route), route.key, route.paths, route.owner, route.cookie, route.monitored, route.join, route.session
+
+
+@given(st.lists(MESSAGES, max_size=12))
+def test_what_was_read_before_changes_nothing(messages: list[t.Route]) -> None:
+    """A reader that remembers, in one go or one by one, against one that has seen nothing."""
+    reader = RouteReader()
+    alone = [read_one(RouteReader(), one) for one in messages]
+    assert [read_one(reader, one) for one in messages] == alone
+    assert [read_one(reader, one) for one in messages] == alone
+    sound = [one for one, found in zip(messages, alone, strict=True) if not isinstance(found[0], Reason)]
+    routes = reader.read(sound, "alice")
+    assert [(route.key, route.paths, route.cookie) for route in routes] == [
+        (found[1], found[2], found[4]) for found in alone if not isinstance(found[0], Reason)
+    ]
+
+
 def test_unknown_fields_do_not_fill_the_memory() -> None:
     """A megabyte of a field from a later version is taken, as the contract says, but not remembered."""
     reader = RouteReader()
@@ -75,6 +122,8 @@ def test_unknown_fields_do_not_fill_the_memory() -> None:
     (route,) = reader.read([fat], "alice")
     assert route.paths == Paths("eth0", ())
     assert not any(reader._known.values())
+    assert not any(reader._tails.values())
+    assert not reader._rests
 
 
 def test_a_long_memory_is_forgotten_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +132,14 @@ def test_a_long_memory_is_forgotten_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     for n in range(25):
         reader.read([message(iif=f"eth{n}")], "alice")
     assert len(reader._known[Family.IPV4]) <= 10
+
+
+def test_a_memory_of_sources_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert, "_RESTS_CACHED", 10)
+    reader = RouteReader()
+    routes = reader.read([message(source=f"10.0.0.{n}") for n in range(1, 36)], "alice")
+    assert [route.key[-1] for route in routes] == list(range(1, 36))
+    assert 0 < len(reader._rests) <= 10
 
 
 def test_errors_count_from_the_request_s_first_route() -> None:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from mcast.v1 import services_pb2 as sv
 from mcast.v1 import types_pb2 as t
 from mcastd.api import events as events_module
-from mcastd.api.events import Events, framed, source_message
+from mcastd.api.events import Events, framed, source_message, together
 from mcastd.api.interfaces import InterfaceView
 from mcastd.api.ports import CounterSample
-from mcastd.core.feed import Kind, UpcallNote
+from mcastd.core.feed import Kind, Lane, Part, UpcallNote
 from mcastd.core.sources import Cause, Source
 from mcastd.model.address import pack_address
 from mcastd.model.event import UpcallKind
@@ -228,3 +228,83 @@ def test_what_is_kept_is_bounded(router: Router, events: Events, name: str, monk
         assert event.route.cookie == str(number)
         assert len(events._cache) <= events_module._CACHED_MAX
         assert events._presented <= events_module._PRESENTED_MAX
+
+
+# --- parts of rounds -------------------------------------------------------------------------------------------------
+
+
+def put(router: Router, *numbers: int, cookie: str) -> None:
+    """Put routes, and have them in the kernel."""
+    router.write(PutRoutes(ALICE, [route(sg(number), "eth0", "eth1", cookie=cookie) for number in numbers]))
+    router.settle()
+
+
+def part_of(router: Router, kind: Kind, position: int = 0, count: int = 1000) -> Part:
+    """The part that somebody takes who begins at a position."""
+    part = Lane(router.engine.feed.logs[kind], position).take(count)
+    assert part is not None
+    return part
+
+
+def cookies(events: Events, part: Part, as_of: int = 0) -> list[str]:
+    """Those of the routes that the part is told as."""
+    return [event.route.cookie for event in read(*events.part(Kind.ROUTE, part, as_of).bodies)]
+
+
+def test_a_part_is_made_once_for_all_who_take_it(router: Router, events: Events) -> None:
+    put(router, 1, 2, 3, cookie="blue")
+    part = part_of(router, Kind.ROUTE)
+    chunk = events.part(Kind.ROUTE, part, 0)
+    assert [(event.route.cookie, event.coalesced) for event in read(*chunk.bodies)] == [("blue", 1), ("blue", 0), ("blue", 0)]
+    assert chunk.coalesced == 1
+    assert chunk.as_of == router.engine.feed.logs[Kind.ROUTE].end
+    assert events.part(Kind.ROUTE, part, chunk.as_of) is chunk
+    assert events.part(Kind.ROUTE, part._replace(at=1, changes=part.changes[1:]), 0) is not chunk
+
+
+def test_nobody_is_told_of_what_was_before_what_he_knows(router: Router, events: Events) -> None:
+    part = part_of(router, Kind.ROUTE)
+    assert cookies(events, part) == ["red"]
+    put(router, 1, cookie="blue")
+    assert cookies(events, part) == ["red"], "the next round tells of it"
+    assert cookies(events, part, now(events, Kind.ROUTE)) == ["blue"]
+    assert cookies(events, part) == ["blue"]
+
+
+def test_parts_of_all_kinds(router: Router, events: Events) -> None:
+    key = JoinKey("alice", "eth0", b"\xef\1\1\1", 32, b"", 0)
+    router.write(PutJoins(ALICE, [JoinRecord(key)]), SetInterface(ALICE, "eth1", True, None, 0))
+    router.packet(sg(9), "eth0")
+    router.write(DeleteRoutes(ALICE, [KEY]))
+    router.settle()
+    router.engine.feed.flush_touched()
+    for kind, field in ((Kind.ROUTE, "route"), (Kind.INTERFACE, "interface"), (Kind.JOIN, "join"), (Kind.SOURCE, "source")):
+        part = part_of(router, kind)
+        told = read(*events.part(kind, part, 0).bodies)
+        assert {event.WhichOneof("object") for event in told} == {field}
+        assert len(told) == len(part.changes)
+        assert {event.type for event in told} == {sv.Event.TYPE_DELETE if kind is Kind.ROUTE else sv.Event.TYPE_PUT}
+
+
+def test_parts_that_are_kept_are_bounded_by_their_size(router: Router, events: Events, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(router, *range(2, 12), cookie="x" * 50)
+    monkeypatch.setattr(events_module, "CHUNKS_BYTES", 1000)
+    lane = Lane(router.engine.feed.logs[Kind.ROUTE], 0)
+    for _ in range(5):
+        part = lane.take(2)
+        assert part is not None
+        for _ in range(2):
+            chunk = events.part(Kind.ROUTE, part, now(events, Kind.ROUTE))
+            assert list(events._chunks.values())[-1] is chunk, "the oldest go"
+            assert events._chunks_bytes == sum(len(body) for kept in events._chunks.values() for body in kept.bodies) <= 1000
+            router.engine.feed.routes([KEY])
+    monkeypatch.setattr(events_module, "CHUNKS_BYTES", 10)
+    assert len(cookies(events, part_of(router, Kind.ROUTE))) == 11, "however large one is"
+    assert (events._chunks, events._chunks_bytes) == ({}, 0)
+
+
+def test_events_are_put_together_to_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events_module, "MESSAGE_BYTES", 10)
+    assert list(together([])) == []
+    assert list(together([b"aaaa", b"bbbb", b"cccc", b"d" * 30, b"e"])) == [b"aaaabbbb", b"cccc", b"d" * 30, b"e"]
+    assert list(together([b"a" * 10])) == [b"a" * 10]

@@ -205,7 +205,8 @@ async def test_a_join_that_failed_is_in_the_answer(reason: Reason, failed: int) 
     one.join = True
     for written in (outcome(Change(Action.CREATE, 0, None, one)), outcome(kept=(one,))):
         told, _ = await write_result(written, every=False, tried=True, join_error=lambda _: Problem(reason, "words"))
-        assert (told.failed, told.changes[0].error.reason) == (failed, reason)
+        (change,) = told.changes
+        assert (told.failed, change.HasField("error"), change.after.status.last_error.reason) == (failed, failed == 1, reason)
 
 
 def test_what_is_stale_is_told_of_what_sessions_wrote_alone() -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from mcast.v1 import route_service_pb2 as rs
+from mcastd.api.auth import write_options
 from mcastd.api.ports import Caller
 from mcastd.api.principals import Principals, SocketCallers, principal_of
 from mcastd.model.errors import McastdError, Reason
@@ -32,6 +34,21 @@ def test_which_name_counts(without: int, name: str) -> None:
 
 def test_an_empty_name_is_none() -> None:
     assert principal_of({"peer_uri": [], "peer_dns": [b""], "x509_common_name": [b"one"]}) == "one"
+
+
+def test_a_spiffe_id_beside_other_uris_is_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """GRPC does not call it one then; taken as the first URI it would be the principal of that name."""
+    with pytest.raises(McastdError, match="the only URI") as caught:
+        principal_of({"peer_uri": [b"spiffe://lab/sdn", b"https://two"], "x509_common_name": [b"one"]})
+    assert caught.value.reason is Reason.NOT_ALLOWED
+    assert caught.value.problem.metadata == {"principal": "spiffe://lab/sdn"}
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("key", ["peer_dns", "x509_common_name"])
+@pytest.mark.parametrize("name", [b"spiffe://lab/sdn", b"https://one"])
+def test_a_uri_as_another_kind_of_name_is_none(key: str, name: bytes) -> None:
+    assert principal_of({key: [name]}) == ""
 
 
 def test_a_name_that_is_no_utf_8_is_nobody_else() -> None:
@@ -63,7 +80,7 @@ def known(*names: str, access: Access = Access.WRITE, quota: Quota | None = None
 
 def test_a_principal() -> None:
     found = known("alice").identify(context("alice"))
-    assert found == Caller(Access.WRITE, "of-alice", "alice", "ipv6:%5B::1%5D:5", Quota())
+    assert found == Caller(Access.WRITE, "of-alice", "alice", "ipv6:[::1]:5", Quota())
 
 
 def test_each_call_has_an_entry_of_its_own() -> None:
@@ -115,7 +132,8 @@ class Stream:
 
     def __init__(self, principals: Principals, name: str, access: Access = Access.VIEW) -> None:
         self.begun = asyncio.Event()
-        self.task = spawn(self._run(principals, principals.identify(context(name)), access), name)
+        self.caller = principals.identify(context(name))
+        self.task = spawn(self._run(principals, self.caller, access), name)
 
     async def _run(self, principals: Principals, caller: Caller, access: Access) -> None:
         with principals.under_way(caller, access):
@@ -151,6 +169,64 @@ async def test_a_stream_goes_on_for_as_long_as_its_caller_may_have_it(after: Pri
     assert not bob.task.done()
     for task in (alice.task, bob.task):
         task.cancel()
+    await until(lambda: not found._open)
+
+
+@pytest.mark.parametrize(
+    "asked,goes_on",
+    [
+        (rs.WriteOptions(), True),
+        (rs.WriteOptions(owner="bob"), False),
+        (rs.WriteOptions(take_over=True), False),
+        (None, False),
+    ],
+    ids=["for his own", "for another", "taking over", "nothing yet"],
+)
+async def test_who_is_admin_no_more_does_not_go_on_as_one(asked: rs.WriteOptions | None, goes_on: bool) -> None:
+    """What a stream may do was looked at when it began, so one that acts for others ends, and one that still could."""
+    found = known("alice", access=Access.ADMIN)
+    stream, watch = Stream(found, "alice", Access.WRITE), Stream(found, "alice")
+    await stream.begun.wait()
+    await watch.begun.wait()
+    if asked is not None:
+        write_options(asked, stream.caller)
+    found.replace({"alice": Principal("alice", Access.WRITE, "of-alice")})
+    if goes_on:
+        await asyncio.sleep(0)
+        assert not stream.task.done()
+    else:
+        with pytest.raises(McastdError) as caught:
+            await asyncio.wait_for(stream.task, 10)
+        assert caught.value.reason is Reason.NOT_ALLOWED
+    assert not watch.task.done()
+    for task in (stream.task, watch.task):
+        task.cancel()
+    await until(lambda: not found._open)
+
+
+async def test_a_stream_is_ended_once(caplog: pytest.LogCaptureFixture) -> None:
+    """A second cancellation would reach it while it cleans up."""
+    found = known("alice")
+    alice = Stream(found, "alice")
+    await alice.begun.wait()
+    found.replace({})
+    found.replace({})
+    with pytest.raises(McastdError):
+        await alice.task
+    assert alice.task.cancelling() == 0
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("owner,limit", [("", 7), ("bob", 0)])
+async def test_new_limits_hold_for_streams_that_are_open(owner: str, limit: int) -> None:
+    """But not those of who acts for another, who may have as many as there may be."""
+    found = known("alice", access=Access.ADMIN, quota=Quota(routes=5))
+    alice = Stream(found, "alice", Access.WRITE)
+    await alice.begun.wait()
+    write_options(rs.WriteOptions(owner=owner), alice.caller)
+    found.replace({"alice": Principal("alice", Access.ADMIN, "of-alice", Quota(routes=7))})
+    assert alice.caller.entry.routes_max == limit
+    alice.task.cancel()
     await until(lambda: not found._open)
 
 

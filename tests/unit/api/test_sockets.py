@@ -10,6 +10,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from mcastd.api.sockets import ApiSockets
 from mcastd.model.errors import McastdError
 from mcastd.model.settings import SEATS_MAX, SOCKET_PATH_MAX, Listen
+from tests.api.remote import free_port
+from tests.pki import Pki
 
 
 def names(directory: Path) -> list[str]:
@@ -74,3 +76,23 @@ async def test_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_longest_path_has_room_for_the_name_aside() -> None:
     assert len(Listen("x" * SOCKET_PATH_MAX).path_of(SEATS_MAX)) == 107
+
+
+async def test_an_address_without_certificates_keeps_no_other_waiting(tmp_path: Path) -> None:
+    """Where nobody serves: a server that is prepared beside one that does must not take its place."""
+    pki = Pki(tmp_path / "tls")
+    good = pki.server.cert.read_bytes()
+    pki.server.cert.write_text("nonsense")
+    listens, remotes = [Listen(str(tmp_path / "a"))], [pki.remote(free_port("::1"), "::1")]
+    with pytest.raises(McastdError):
+        ApiSockets(listens, 1, remotes)
+    sockets = ApiSockets(listens, 1, remotes, again=True)
+    sockets.bind()
+    assert (names(tmp_path), sockets.bound(remotes[0])) == (["a.new1", "tls"], False)
+    (certificates,) = sockets.certificates
+    pki.server.cert.write_bytes(good)
+    certificates.refresh()
+    assert len(sockets.bind_remotes()) == 1
+    assert sockets.bound(remotes[0])
+    assert sockets.bind_remotes() == []
+    await stop(sockets)

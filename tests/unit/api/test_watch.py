@@ -8,7 +8,10 @@ import pytest_asyncio
 
 from mcast.v1 import services_pb2 as sv
 from mcast.v1 import types_pb2 as t
+from mcastd.api import events as events_module
 from mcastd.api import watch as watch_module
+from mcastd.api import watch_request
+from mcastd.api.watchers import LOOK
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.join import JoinKey, JoinRecord
 from mcastd.model.route import Counters
@@ -216,7 +219,7 @@ async def test_changes_are_merged_while_nobody_reads(router: Router, server: Ser
 
 
 async def test_large_messages_are_split(router: Router, server: Server, client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch_module, "MESSAGE_BYTES", 300)
+    monkeypatch.setattr(events_module, "MESSAGE_BYTES", 300)
     one = await synced(client(kinds=[ROUTE]), server)
     put(router, range(5), "x" * 50)
     await turns(10)
@@ -293,7 +296,7 @@ async def test_counters_are_sampled(server: Server, client: Make) -> None:
 
 
 async def test_silence_is_broken_by_a_token(server: Server, client: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch_module, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(watch_request, "HEARTBEAT", 0.05)
     one = await synced(client(kinds=[ROUTE]), server)
     count = one.view.messages
     await asyncio.sleep(0.2)
@@ -334,6 +337,31 @@ async def test_bulk_waits_for_writes_and_single_routes_do_not(
         await asyncio.sleep(0.01)
         one.read()
     assert server.daemon.writing, "its turn comes, also if writes never end"
+
+
+@pytest.mark.parametrize("kinds", [[ROUTE, INTERFACE], [INTERFACE, COUNTERS]])
+async def test_a_turn_that_comes_late_is_given_back(
+    router: Router, server: Server, client: Make, kinds: list[sv.Kind], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it was for was told meanwhile, when a write was over and something else had woken the watcher."""
+    monkeypatch.setattr(watch_module, "BULK", 3)
+    one = await synced(client(kinds=kinds), server)
+    (watcher,) = server.events.hub._watchers
+    server.daemon.writing = True
+    put(router, range(5), "many")
+    await rest(one)
+    server.events.hub.pacer.wait(watcher)
+    server.daemon.writing = False
+    router.engine.feed.interfaces(["eth1"])
+    await rest(one)
+    assert watcher in server.events.hub.pacer._waiting
+    await asyncio.sleep(2 * LOOK)
+    await rest(one)
+    assert watcher not in server.events.hub.pacer._waiting
+    assert not watcher.turn
+    put(router, range(5), "more")
+    await rest(one)
+    assert {found.cookie for found in one.view.of("route").values()} <= {"more"}
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from mcast.v1 import services_pb2 as sv
-from mcastd.api.watchers import ASK_AGAIN, SHARE, Hub, Pacer
+from mcastd.api.watchers import AT_ONCE, HEAD, LINGER, LOOK, LOOK_MIN, SHARE, WAIT_MAX, Hub, Pacer
 from mcastd.core.feed import Feed, Kind
 
 
@@ -15,6 +15,7 @@ class Somebody:
 
     def __init__(self, pending: int = 0) -> None:
         self.woken = asyncio.Event()
+        self.turn = False
         self.pending = pending
 
     def subscriber(self) -> sv.Subscriber:
@@ -93,41 +94,137 @@ def test_who_watches() -> None:
 # --- pace ------------------------------------------------------------------------------------------------------------
 
 
+class Clock:
+    """The clocks of the machine and of the loop's thread, and whether writes are under way."""
+
+    def __init__(self) -> None:
+        self.now, self.used = 1000.0, 10.0
+        self.writing = True
+
+    def work(self, seconds: float) -> None:
+        """The loop works for so long."""
+        self.now += seconds
+        self.used += seconds
+
+    def idle(self, seconds: float) -> None:
+        """The loop waits for so long."""
+        self.now += seconds
+
+
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The monotonic clock, in a list of one."""
-    now = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    return now
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Of this test alone."""
+    made = Clock()
+    monkeypatch.setattr(time, "monotonic", lambda: made.now)
+    monkeypatch.setattr(time, "thread_time", lambda: made.used)
+    return made
 
 
-def test_without_writes_nobody_waits(clock: list[float]) -> None:
-    pacer = Pacer(lambda: False)
+def pacer_of(clock: Clock) -> Pacer:
+    """A pacer that goes by this clock."""
+    return Pacer(lambda: clock.writing)
+
+
+def wait_out(pacer: Pacer, clock: Clock) -> float:
+    """Let the loop do other things until more may be told; how long that was."""
+    began = clock.now
+    while delay := pacer.delay():
+        assert delay <= LOOK, "the writes may be over before it is its turn"
+        clock.work(delay)
+    return clock.now - began
+
+
+def test_without_writes_nobody_waits(clock: Clock) -> None:
+    clock.writing = False
+    pacer = pacer_of(clock)
     pacer.spent(60.0)
     assert pacer.delay() == 0
-    assert clock == [1000.0]
+    clock.writing = True
+    assert wait_out(pacer, clock) == pytest.approx(HEAD, abs=LOOK_MIN), "what was told then does not count now"
 
 
-def test_during_writes_telling_takes_its_share_of_the_time(clock: list[float]) -> None:
-    writing = [True]
-    pacer = Pacer(lambda: writing[0])
-    assert pacer.delay() == 0
-    working = 0.0
+def test_during_writes_telling_takes_its_share_of_the_time(clock: Clock) -> None:
+    pacer = pacer_of(clock)
+    assert wait_out(pacer, clock) == pytest.approx(HEAD, abs=LOOK_MIN)
+    began, told = clock.used, 0.0
     for _ in range(100):
         pacer.spent(0.002)
-        working += 0.004  # Sending it as well.
-        clock[0] += 0.004 + pacer.delay()
-    assert working / (clock[0] - 1000.0) == pytest.approx(SHARE, rel=0.15)
+        clock.work(0.002)
+        told += 0.002
+        wait_out(pacer, clock)
+    assert told / (clock.used - began) == pytest.approx(SHARE, rel=0.1)
     pacer.spent(1.0)
-    assert pacer.delay() == ASK_AGAIN, "the writes may be over before it is its turn"
-    writing[0] = False
+    assert pacer.delay() == LOOK
+    clock.writing = False
+    clock.idle(LINGER + 0.01)
     assert pacer.delay() == 0, "the write is done"
 
 
-def test_what_was_not_used_is_not_saved_up(clock: list[float]) -> None:
-    pacer = Pacer(lambda: True)
-    clock[0] += 1000
+def test_the_share_is_of_the_loop_s_time_but_nobody_waits_for_ever(clock: Clock) -> None:
+    pacer = pacer_of(clock)
+    wait_out(pacer, clock)
     pacer.spent(0.01)
-    whole = 2 * 0.01 * (1 / SHARE - 1)
-    clock[0] += whole - 0.05
-    assert pacer.delay() == pytest.approx(0.05)
+    pause = 0.01 * (1 / SHARE - 1)
+    clock.idle(pause + 0.001)
+    assert pacer.delay() > 0, "others had the processor"
+    clock.idle(pause * (WAIT_MAX - 1))
+    assert pacer.delay() == 0
+
+
+def test_the_next_write_is_expected_for_as_long_as_the_last_one_took(clock: Clock) -> None:
+    pacer = pacer_of(clock)
+    assert pacer.delay() > 0
+    clock.work(0.06)
+    assert pacer.delay() > 0
+    clock.writing = False
+    clock.idle(0.05)
+    assert pacer.delay() > 0
+    clock.idle(0.02)
+    assert pacer.delay() == 0
+    clock.writing = True
+    assert pacer.delay() > 0
+    clock.work(10.0)
+    pacer.spent(10.0)
+    clock.writing = False
+    clock.idle(LINGER - 0.01)
+    assert pacer.delay() > 0
+    clock.idle(0.02)
+    assert pacer.delay() == 0
+
+
+async def test_who_waits_is_not_put_off_by_every_new_write(clock: Clock) -> None:
+    pacer, somebody = pacer_of(clock), Somebody()
+    wait_out(pacer, clock)
+    pacer.spent(0.001)
+    pacer.wait(somebody)
+    told = False
+    for _ in range(100):
+        clock.writing = False
+        pacer.delay()
+        clock.writing = True
+        told = told or not pacer.delay()
+        clock.work(0.005)
+    assert told
+    pacer.forget(somebody)
+
+
+async def test_all_who_wait_have_their_turn_together() -> None:
+    writing = [True]
+    pacer = Pacer(lambda: writing[0])
+    many, gone = [Somebody() for _ in range(AT_ONCE + 2)], Somebody()
+    for one in (gone, *many):
+        pacer.wait(one)
+    pacer.forget(gone)
+    await asyncio.sleep(2 * LOOK)
+    assert awake(*many) == [False] * len(many)
+    writing[0] = False
+    async with asyncio.timeout(5):
+        await many[0].woken.wait()
+        assert [one.turn for one in many] == [True] * AT_ONCE + [False] * 2, "others than watchers come in between"
+        await many[-1].woken.wait()
+    assert all(one.turn for one in many)
+    assert not gone.turn
+    pacer.wait(gone)
+    pacer.forget(gone)
+    await asyncio.sleep(0.01)
+    assert not gone.turn

@@ -1,13 +1,17 @@
 """`mcastd check`: exit codes, what is printed where."""
 
+import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from mcastd.cli.check import check
 from mcastd.cli.mcastd import main
+from tests.pki import DAY, Pki
 from tests.unit.sources.broken import GOOD
 
 MORE = """
@@ -29,6 +33,14 @@ join = true
 """
 
 
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """One that the server's user may enter, unlike pytest's."""
+    with tempfile.TemporaryDirectory(prefix="mcastd-test-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
 def write(directory: Path, text: str) -> str:
     path = directory / "mcastd.toml"
     path.write_text(text, "utf-8")
@@ -41,7 +53,7 @@ def test_a_sound_file_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture[st
     out, err = capsys.readouterr()
     assert err == ""
     assert out.splitlines() == [
-        "files 1, routes 3, joins 1, interfaces 3, tables 1, rules 1",
+        "files 1, routes 3, joins 1, interfaces 3, tables 1, rules 1, principals 0",
         f"file {path}",
         "route (10.0.0.1, 239.1.1.1) from eth0 to eth1, eth2 (ttl 3)",
         "route (*, 239.2.0.0/16) to nowhere, monitored, idle timeout 5 s, cookie 'c'",
@@ -84,4 +96,56 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
     text = "".join(f'[[route]]\ngroup = "239.{n >> 8}.{n & 255}.0/24"\n' for n in range(5000))
     command = f"{sys.executable} -m mcastd.cli check {write(tmp_path, text)} | head -n 1"
     done = subprocess.run(["/bin/sh", "-c", command], capture_output=True, text=True, check=True, timeout=60)
-    assert (done.stdout, done.stderr) == ("files 1, routes 5000, joins 0, interfaces 0, tables 0, rules 0\n", "")
+    assert (done.stdout, done.stderr) == ("files 1, routes 5000, joins 0, interfaces 0, tables 0, rules 0, principals 0\n", "")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who may become the server's user")
+def test_what_the_servers_user_cannot_read_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no fault: the file may be given to that user later."""
+    path = write(tmp_path, '[daemon]\nuser = "nobody"\n')
+    Path(path).chmod(0o600)
+    assert check(path, quiet=True) == 0
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"warning: {path} can't be read by the server's user nobody: Permission denied; give it to a group")
+
+
+def test_principals_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = """
+[[principal]]
+name = "spiffe://lab/sdn"
+access = "write"
+owner = "sdn"
+requests_per_second = 100
+routes_max = 5000
+[[principal]]
+name = "eve"
+"""
+    assert main(["check", write(tmp_path, text)]) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "principal spiffe://lab/sdn: write, owner sdn, at most 100 requests a second, at most 5000 routes",
+        "principal eve: view, owner eve",
+    ]
+
+
+@pytest.mark.parametrize(
+    "spoil,words,code",
+    [
+        (lambda pki: pki.put_server(ends=DAY * -1, begins=DAY * -2), "has ended on", 0),
+        (lambda pki: pki.server.key.write_bytes(pki.named("alice").key.read_bytes()), "the key must be the certificate's", 78),
+        (lambda pki: pki.ca.unlink(), "ca.pem: No such file", 78),
+        (lambda pki: pki.init(renew=True), "", 0),
+    ],
+    ids=["ended", "another's key", "no CA", "good"],
+)
+def test_certificates_are_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Pki], object], words: str, code: int
+) -> None:
+    tmp_path.chmod(0o755)
+    pki = Pki(tmp_path / "tls")
+    spoil(pki)
+    at = pki.remote(50_051)
+    text = f'[[listen]]\naddress = "{at.address}"\ncert = "{at.cert}"\nkey = "{at.key}"\nca = "{at.ca}"\n'
+    capsys.readouterr()
+    assert main(["check", write(tmp_path, text)]) == code
+    assert words in capsys.readouterr().err

@@ -1,17 +1,21 @@
 """`mcastd tls init`: what it makes is good for TLS and closed to others; what is there stays."""
 
+import datetime as dt
 import grp
 import os
+import pwd
 import ssl
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
 
+from mcastd.cli import lab
 from mcastd.cli.mcastd import main
 from mcastd.model.owner import owner_problem
 from mcastd.sources.config import read_configuration
-from tests.pki import Pki
+from tests.pki import DAY, Pki
 
 
 def init(directory: Path, *arguments: str) -> int:
@@ -73,6 +77,64 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
     assert names(tmp_path / "client-second.example.pem") == ["second.example"]
 
 
+def test_a_key_that_is_gone_is_made_with_its_certificate(tmp_path: Path) -> None:
+    init(tmp_path)
+    (tmp_path / "client-controller.key").unlink()
+    before = (tmp_path / "client-controller.pem").read_bytes()
+    assert init(tmp_path) == 0
+    assert (tmp_path / "client-controller.pem").read_bytes() != before
+    ssl.create_default_context().load_cert_chain(tmp_path / "client-controller.pem", tmp_path / "client-controller.key")
+
+
+def test_what_is_there_and_of_no_use_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    init(tmp_path, "--host", "router1.lab")
+    capsys.readouterr()
+    init(tmp_path, "--host", "router1.lab")
+    assert "server.pem is there already (--renew makes it anew)" in capsys.readouterr().out
+    init(tmp_path, "--host", "router1.lab", "--host", "192.0.2.1")
+    assert "server.pem is there already, but does not name 192.0.2.1 (--renew" in capsys.readouterr().out
+    for name in ("ca.pem", "ca.key"):
+        (tmp_path / name).unlink()
+    init(tmp_path, "--host", "router1.lab")
+    told = capsys.readouterr().out
+    assert "server.pem is there already, but of another CA" in told
+    assert "client-controller.pem is there already, but of another CA" in told
+    (tmp_path / "server.pem").write_text("nonsense")
+    init(tmp_path)
+    assert "server.pem is there already, but it is of no use" in capsys.readouterr().out
+
+
+def test_what_has_ended_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pki = Pki(tmp_path)
+    pki.put_server(begins=-DAY * 9, ends=-DAY)
+    capsys.readouterr()
+    init(tmp_path, "--host", "127.0.0.1")
+    assert "server.pem is there already, but has ended on 20" in capsys.readouterr().out
+
+
+def test_no_certificate_outlives_its_ca(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lab, "CA_DAYS", 30)
+    assert init(tmp_path, "--days", "30") == 0
+    monkeypatch.setattr(lab, "CA_DAYS", 3650)
+    assert init(tmp_path, "--renew") == 0
+    assert certificate(tmp_path / "server.pem").not_valid_after_utc == certificate(tmp_path / "ca.pem").not_valid_after_utc
+
+
+def test_a_ca_that_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Later(dt.datetime):
+        """In eleven years."""
+
+        @classmethod
+        def now(cls, tz: dt.tzinfo | None = None) -> "Later":
+            """The time then."""
+            return super().now(tz) + dt.timedelta(days=4015)
+
+    init(tmp_path)
+    monkeypatch.setattr(lab, "dt", SimpleNamespace(datetime=Later, timedelta=dt.timedelta, UTC=dt.UTC))
+    assert init(tmp_path) == 78
+    assert "has ended on" in capsys.readouterr().err
+
+
 def test_renewal(tmp_path: Path) -> None:
     init(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -101,7 +163,9 @@ def test_the_group_may_read_the_key(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert (tmp_path / "server.key").stat().st_gid == os.getegid()
     assert "let the server's user read it" not in capsys.readouterr().out
     init(tmp_path, "--group", "nobody-knows")
-    assert "chgrp nobody-knows" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "there is no group nobody-knows" in told
+    assert f"chgrp {grp.getgrgid(pwd.getpwnam('nobody').pw_gid).gr_name} " in told
 
 
 @pytest.mark.parametrize(
@@ -112,6 +176,9 @@ def test_the_group_may_read_the_key(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--host", "not a host"], 64, "DNS name"),
         (["--client", "spiffe://lab/ä"], 64, "URI"),
         (["--client", "with space"], 64, "DNS name"),
+        (["--client", "*"], 64, "name one client"),
+        (["--client", "*.example"], 64, "name one client"),
+        (["--client", "lab-a", "--client", "spiffe://lab/a"], 64, "both are written to client-lab-a.pem"),
     ],
 )
 def test_what_can_not_be(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, words: str) -> None:

@@ -1,8 +1,12 @@
 """mcastd.core.desired: drafts, several writes in one, and drafts that are dropped; who has how many routes."""
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from mcastd.core.desired import Desired, Draft
 from mcastd.core.prepare import prepare
 from mcastd.model.record import InterfaceSettings, OwnerRecord, Pin, Stored
+from mcastd.model.route import Paths, Route
 from mcastd.model.write import DeleteRoutes, Outcome, PutRoutes, ReplaceRoutes, SetInterface, Write, WriteOptions
 from tests.fakerouter import Router, drain, route, sg
 
@@ -131,3 +135,39 @@ def test_latest_word_on_router_discovery() -> None:
         said = InterfaceSettings("eth0", owner, router_discovery=wanted, discovery_revision=revision)
         desired.settings["eth0", owner] = said
         assert desired.effective_settings("eth0").router_discovery is expected
+
+
+ROUTES = st.lists(
+    st.tuples(st.integers(0, 5), st.sampled_from(["alice", "bob"]), st.integers(0, 2)), unique_by=lambda one: one[0], max_size=6
+)
+
+
+@given(ROUTES, ROUTES, st.integers(1, 2))
+def test_many_routes_are_put_as_one_after_the_other(
+    before: list[tuple[int, str, int]], after: list[tuple[int, str, int]], generation: int
+) -> None:
+    """In one go or one by one: the same routes, counts, and keys that sessions have written."""
+
+    def made(ones: list[tuple[int, str, int]]) -> list[Route]:
+        return [Route(sg(n), Paths("eth0", ()), owner, session=session) for n, owner, session in ones]
+
+    def fresh() -> Desired:
+        desired = Desired()
+        for owner in ("alice", "bob"):
+            desired.put_owner(OwnerRecord(owner, session=1, generation=generation))
+        for one in made(before):
+            desired.put(one)
+        return desired
+
+    single, many = fresh(), fresh()
+    olds = [single.put(one) for one in made(after)]
+    routes = made(after)
+    found = many.put_all([one.key for one in routes], routes)
+    assert [old and (old.key, old.owner, old.session) for old in found] == [
+        old and (old.key, old.owner, old.session) for old in olds
+    ]
+    assert many.routes.keys() == single.routes.keys()
+    for owner in ("alice", "bob"):
+        assert many.entries.get(owner, 0) == single.entries.get(owner, 0)
+        assert set(many.session_keys(owner)) == set(single.session_keys(owner))
+        assert many.stale_entries(owner) == single.stale_entries(owner)

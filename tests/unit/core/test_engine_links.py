@@ -55,6 +55,15 @@ def test_a_route_without_an_oif_is_partial_and_heals(family: Family) -> None:
 
 
 @both_families
+def test_a_name_that_looks_like_a_pattern_of_smcroute_is_told(family: Family) -> None:
+    router, key = Router("eth0"), sg(1, family)
+    put(router, route(key, "eth0", "vlan+"))
+    problem = router.get(key).fate.problem
+    assert problem is not None
+    assert problem.message == "interface vlan+ does not exist (yet): if a pattern is meant, write vlan*"
+
+
+@both_families
 def test_an_oif_that_goes_takes_its_bit_along_before_its_number_is_used_again(family: Family) -> None:
     router, key = Router("eth0", "eth1", "eth2"), sg(1, family)
     put(router, route(key, "eth0", "eth1"))

@@ -15,9 +15,15 @@ def take_all(lane: Lane) -> dict[Hashable, int]:
     """All that a lane has to tell: how many changes, by key."""
     out: dict[Hashable, int] = {}
     while part := lane.take(2):
-        for key, count in part:
+        for key, count in part.changes:
             out[key] = out.get(key, 0) + count
     return out
+
+
+def next_of(lane: Lane, count: int) -> list[tuple[Hashable, int]]:
+    """The next keys that a lane has to tell, with how many changes."""
+    part = lane.take(count)
+    return [] if part is None else list(part.changes)
 
 
 def note(number: int) -> UpcallNote:
@@ -33,19 +39,19 @@ def test_changes_are_merged_and_told_in_order() -> None:
     lane = Lane(log, log.end)
     log.extend("abacab")
     assert lane.pending == 6
-    assert lane.take(10) == [("a", 3), ("b", 2), ("c", 1)]
-    assert (lane.pending, lane.take(10)) == (0, [])
+    assert next_of(lane, 10) == [("a", 3), ("b", 2), ("c", 1)]
+    assert (lane.pending, next_of(lane, 10)) == (0, [])
 
 
 def test_what_changes_during_a_round_comes_after_it() -> None:
     log = Log()
     lane = Lane(log, log.end)
     log.extend("abc")
-    assert lane.take(2) == [("a", 1), ("b", 1)]
+    assert next_of(lane, 2) == [("a", 1), ("b", 1)]
     log.extend("ad")
     assert lane.pending == 3
-    assert lane.take(5) == [("c", 1)], "the rest of the round alone"
-    assert lane.take(5) == [("a", 1), ("d", 1)]
+    assert next_of(lane, 5) == [("c", 1)], "the rest of the round alone"
+    assert next_of(lane, 5) == [("a", 1), ("d", 1)]
 
 
 def test_only_whole_rounds_are_safe() -> None:
@@ -53,12 +59,12 @@ def test_only_whole_rounds_are_safe() -> None:
     log.extend("xyz")
     lane = Lane(log, 1)
     assert lane.safe == 1
-    assert lane.take(1) == [("y", 1)]
+    assert next_of(lane, 1) == [("y", 1)]
     log.extend("q")
     assert lane.safe == 1, "who resumes here must be told of z"
-    assert lane.take(1) == [("z", 1)]
+    assert next_of(lane, 1) == [("z", 1)]
     assert (lane.safe, log.end) == (3, 4)
-    assert lane.take(1) == [("q", 1)]
+    assert next_of(lane, 1) == [("q", 1)]
     assert lane.safe == log.end
 
 
@@ -75,15 +81,15 @@ def test_a_log_is_cut_and_nobody_loses_anything() -> None:
     slow, fast, ahead = Lane(log, 0), Lane(log, 0), Lane(log, 0)
     log.extend("ab")
     assert take_all(fast) == {"a": 1, "b": 1}
-    assert ahead.take(1) == [("a", 1)]
+    assert next_of(ahead, 1) == [("a", 1)]
     log.extend("cdefgha")
     assert (log.tail, log.end, len(log.since(log.tail))) == (5, 9, 4)
-    assert slow.position == log.end, "it keeps the keys itself now"
+    assert slow.position == log.tail, "what was before is kept for it"
     assert slow.safe < log.tail, "a token of this moment is too old"
-    assert slow.pending == 8
+    assert slow.pending == 9
     assert take_all(slow) == {**dict.fromkeys("bcdefgh", 1), "a": 2}
     assert take_all(fast) == dict.fromkeys("cdefgha", 1)
-    assert ahead.take(9) == [("b", 1)]
+    assert next_of(ahead, 9) == [("b", 1)]
     assert take_all(ahead) == dict.fromkeys("cdefgha", 1)
     assert slow.safe == fast.safe == ahead.safe == log.end
 
@@ -109,6 +115,61 @@ def test_a_lane_that_has_left_is_not_kept() -> None:
     assert lane.position == 0
 
 
+def test_those_at_one_position_share_their_rounds() -> None:
+    log = Log()
+    one, other, behind = Lane(log, 0), Lane(log, 0), Lane(log, 0)
+    log.extend("abc")
+    first = one.take(1)
+    log.extend("d")
+    again, rest = other.take(1), other.take(9)
+    assert first is not None
+    assert again is not None
+    assert rest is not None
+    assert (again.round, again.at, again.changes) == (first.round, 0, (("a", 1),))
+    assert (rest.round, rest.at, rest.changes) == (first.round, 1, (("b", 1), ("c", 1))), "d comes in the next round"
+    assert next_of(one, 9) == [("b", 1), ("c", 1)]
+    del first, again, rest
+    fresh = behind.take(9)
+    assert fresh is not None
+    assert dict(fresh.changes) == dict.fromkeys("abcd", 1), "nobody is in the old round any more"
+    numbers = {part.round.number for part in (one.take(9), other.take(9), fresh) if part is not None}
+    assert len(numbers) == 3 - 1
+
+
+def test_what_is_cut_is_kept_once_for_those_at_one_position() -> None:
+    log = Log(8)
+    lanes, ahead = [Lane(log, 0) for _ in range(3)], Lane(log, 0)
+    log.extend("ab")
+    assert next_of(ahead, 9) == [("a", 1), ("b", 1)]
+    log.extend("abcdefghij")
+    log.extend("aaa")
+    shared = {id(lane.backlog) for lane in lanes}
+    assert (len(shared), ahead.backlog is lanes[0].backlog) == (1, False)
+    first, second = lanes[0].take(3), lanes[1].take(3)
+    assert first is not None
+    assert second is not None
+    assert second.round is first.round
+    log.extend("xyzxyzxyz")
+    third = lanes[2].take(99)
+    assert third is not None
+    assert third.round is not first.round, "more has been cut since that one began"
+    assert dict(third.changes) == {**dict.fromkeys("cdefghij", 1), "a": 5, "b": 2, "x": 3, "y": 3, "z": 3}
+    assert dict(first.changes) | take_all(lanes[0]) == dict(second.changes) | take_all(lanes[1])
+    assert [lane.safe for lane in lanes] == [log.end] * 3
+    assert take_all(ahead) == {**dict.fromkeys("bcdefghij", 1), "a": 4, "x": 3, "y": 3, "z": 3}
+
+
+def test_a_log_is_cut_a_little_at_a_time() -> None:
+    log = Log(800)
+    cuts = []
+    for _ in range(5000):
+        tail = log.tail
+        log.extend("a")
+        cuts += [log.tail - tail] if log.tail > tail else []
+    assert max(cuts) == 101
+    assert log.end - log.tail <= 900
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_any_order_tells_every_change_once(seed: int) -> None:
     """Followers that come, take, leave and come back where they were safe are told of all changes since, and of no others."""
@@ -121,7 +182,7 @@ def test_any_order_tells_every_change_once(seed: int) -> None:
         history += keys
         log.extend(keys)
         lane = chance.choice(list(lanes))
-        for key, count in lane.take(chance.randrange(1, 4)):
+        for key, count in next_of(lane, chance.randrange(1, 4)):
             assert isinstance(key, int)
             told[lane][key] += count
         if chance.random() < 0.1:

@@ -1,11 +1,16 @@
 """mcastd.core.prepare: what writes come to, and what refuses them; each on a draft: nothing is changed until it is committed."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from mcastd.core.desired import Desired, Draft
+from mcastd.core.local import Local
 from mcastd.core.prepare import prepare
 from mcastd.core.wishes import OIFS_MAX
 from mcastd.model.address import Family
 from mcastd.model.errors import Code, McastdError, Reason
+from mcastd.model.record import Intent
 from mcastd.model.route import Action, Oif, Route
 from mcastd.model.write import (
     DeleteRoutes,
@@ -414,7 +419,9 @@ def test_long_writes_let_others_run(router: Router) -> None:
     assert slices(DeleteRoutes(ALICE, list(many))) == 2
     assert slices(DeleteRoutes(ALICE)) == 2
     assert slices(PatchRoutes(ALICE, [Patch(key, (Oif("eth1"),), frozenset()) for key in many])) == 2
-    assert slices(ReplaceRoutes(ALICE, many)) == 4, "one look at what is wanted, one at what is there"
+    assert slices(ReplaceRoutes(ALICE, many)) == 2, "a look at what is wanted, which is all there is"
+    fewer = dict(list(many.items())[1:])
+    assert slices(ReplaceRoutes(ALICE, fewer)) == 4, "one look at what is wanted, one at what is there"
     assert slices(ReplaceRoutes(ALICE, {}, allow_empty=True)) == 4, "one look at what is there, one at what goes"
 
 
@@ -464,3 +471,51 @@ def test_writes_that_are_prepared_together_count_together(router: Router) -> Non
     drain(prepare(draft, DeleteRoutes(FEW, keys=[sg(2)]), 100))
     drain(prepare(draft, PutRoutes(FEW, [route(sg(4), "eth0")]), 100))
     assert (draft.entries("alice"), draft.count) == (2, 4)
+
+
+ITEMS = st.tuples(
+    st.integers(0, 4),
+    st.sampled_from(["alice", "bob"]),
+    st.sampled_from(["", "eth1", "eth2"]),
+    st.sampled_from(["", "c"]),
+    st.integers(0, 2),
+)
+
+
+def item(number: int, owner: str, oif: str, cookie: str, session: int) -> Route:
+    made = route(sg(number), "eth0", *filter(None, [oif]), owner=owner, cookie=cookie)
+    made.session = session
+    return made
+
+
+@given(st.lists(ITEMS, max_size=6), st.lists(ITEMS, max_size=4), st.lists(ITEMS, max_size=8), st.booleans())
+def test_many_puts_are_as_one_after_the_other(
+    below: list[tuple[int, str, str, str, int]],
+    drafted: list[tuple[int, str, str, str, int]],
+    items: list[tuple[int, str, str, str, int]],
+    take_over: bool,
+) -> None:
+    """In one go or one by one, on what is in force and what an earlier write of the draft has left."""
+
+    def outcome_of(in_one_go: bool) -> tuple[object, ...]:
+        desired = Desired()
+        for one in below:
+            desired.put(item(*one))
+        draft = Draft(desired, 1, iter(range(2, 99)).__next__)
+        earlier = {sg(one[0]): item(*one) for one in drafted}
+        draft.absorb(Intent(puts=list(earlier.values())), dict(earlier), {})
+        options = WriteOptions("alice", take_over=take_over)
+        local = Local(draft, options, Outcome())
+        numbered = [(at, item(one[0], "alice", *one[2:])) for at, one in enumerate(items)]
+        if in_one_go:
+            local.put_all(numbered)
+        else:
+            for at, wanted in numbered:
+                local.put(at, wanted)
+        out = local.outcome
+        changes = [(c.action, c.id, c.before and c.before.paths, c.after and c.after.paths, c.problem) for c in out.changes]
+        kept = [(at, held.key, held.paths) for at, held in out.kept]
+        left = {key: wanted and (wanted.paths, wanted.cookie, wanted.session) for key, wanted in local.changed.items()}
+        return tally(out), changes, kept, left, out.intent.refreshed, local.held
+
+    assert outcome_of(in_one_go=True) == outcome_of(in_one_go=False)

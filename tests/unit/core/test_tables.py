@@ -1,7 +1,10 @@
 """mcastd.core.tables: what the kernel is known to have, and the numbers that its entries name."""
 
+import pytest
+
 from mcastd.core.tables import KernelTable
 from mcastd.model.address import Family
+from mcastd.model.route import Forwarding
 from tests.fakerouter import sg
 
 
@@ -35,3 +38,28 @@ def test_a_doubted_entry_holds_its_numbers_until_it_is_written_again() -> None:
     assert kernel.vifs.to_delete() == []
     kernel.deleted(sg(1))
     assert kernel.vifs.to_delete() == [0]
+
+
+@pytest.mark.parametrize("numbers", [(1, 2, 3, 4), (1, 2, 1, 3), (5, 5, 5)])
+def test_many_entries_are_taken_as_one_after_the_other(numbers: tuple[int, ...]) -> None:
+    """In one go or one by one: the same entries, counts, foreign and touched keys."""
+
+    def fresh() -> tuple[KernelTable, list[Forwarding]]:
+        kernel = KernelTable(0, Family.IPV4)
+        values = [kernel.vifs.intern(b"%d" % n, 1 << n) for n in range(3)]
+        kernel.programmed(sg(1), values[0])
+        kernel.programmed(sg(2), values[0])
+        kernel.foreign = {sg(3), sg(9)}
+        kernel.touched = set()
+        return kernel, values
+
+    keys = [sg(n) for n in numbers]
+    one, values = fresh()
+    for at, key in enumerate(keys):
+        one.programmed(key, values[1 + at % 2])
+    many, alike = fresh()
+    many.programmed_all(keys, [alike[1 + at % 2] for at in range(len(keys))])
+    assert {key: have.packed for key, have in many.actual.items()} == {key: have.packed for key, have in one.actual.items()}
+    assert [value.entries for value in alike] == [value.entries for value in values]
+    assert (many.foreign, many.touched) == (one.foreign, one.touched)
+    assert many.vifs.forwardings.keys() == one.vifs.forwardings.keys()

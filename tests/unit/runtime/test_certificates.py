@@ -17,7 +17,12 @@ async def test_metrics_follow_the_files(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(certificates, "LOOK_SECONDS", 0.01)
     pki, metrics = Pki(tmp_path), Metrics()
     found = Certificates(pki.remote(50_051))
-    tending = spawn(certificates.tend([found], metrics), "certificates")
+    looks: list[int] = []
+
+    async def start_late() -> None:
+        looks.append(1)
+
+    tending = spawn(certificates.tend([found], metrics, start_late), "certificates")
     listener = 'listener="tcp:127.0.0.1:50051"'
 
     def told(name: str) -> str:
@@ -33,5 +38,6 @@ async def test_metrics_follow_the_files(tmp_path: Path, monkeypatch: pytest.Monk
         assert float(told("mcastd_tls_certificate_expiry_timestamp_seconds")) == found.expires
         pki.server.key.write_bytes(good)
         await until(lambda: told("mcastd_tls_files_good") == "1.0")
+        assert looks
     finally:
         await cancel(tending)

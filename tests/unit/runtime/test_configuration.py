@@ -1,7 +1,7 @@
 """The configurator: one reload at a time, asked for by a signal. What one does is in tests/api/test_configuration.py."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from mcastd.core.engine import Engine
 from mcastd.model.errors import McastdError, Reason
 from mcastd.model.limits import Limits
 from mcastd.model.record import Stored
+from mcastd.model.rule import Rule
 from mcastd.model.settings import Settings
 from mcastd.model.write import Configure, Outcome, Write
 from mcastd.runtime.configuration import Configurator
@@ -116,3 +117,57 @@ async def test_a_reload_is_observed_from_its_beginning_to_its_end(configurator: 
     with pytest.raises(McastdError):
         await configurator.reload()
     assert seen[2:] == ["begins", "the disk is full"]
+
+
+async def test_what_can_not_be_stored_at_the_start_is_put_in_force_later(
+    tmp_path: Path, writes: Writes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is never stored is in force at once: rules, limits, principals, tables."""
+    path = tmp_path / "mcastd.toml"
+    path.write_text('[[table]]\nnumber = 100\nrules = [{ iif = "eth0", priority = 7 }]\n')
+    rules: list[Sequence[Rule]] = []
+
+    async def apply_rules(told: Sequence[Rule]) -> None:
+        rules.append(told)
+
+    settings = Settings(listens=(), state_dir="/", user="me", uid=0, gid=0, change_user=False, config=str(path))
+    made = Configurator(settings, Engine(1, Stored(), Limits()), writes.write, lambda: None, apply_rules)
+    principals: list[object] = []
+    made.on_principals = principals.append
+    writes.error = McastdError(Reason.STORE_UNAVAILABLE, "the disk is full")
+    await made.start(restarted=False)
+    assert "the configuration can't be put in force" in caplog.text
+    assert ([one.iif for one in rules[-1]], len(principals)) == (["eth0"], 1)
+    task = spawn(made.run(), "configuration")
+    made.resume()
+    await until(lambda: "the configuration was not reloaded" in caplog.text)
+    writes.error = None
+    made.resume()
+    await until(lambda: len(writes.writes) == 1)
+    await until(lambda: len(rules) == 2)
+    made.resume()  # It is in force: nothing is done.
+    await asyncio.sleep(0.02)
+    await cancel(task)
+    assert len(writes.writes) == 1
+
+
+async def test_without_a_file_what_an_earlier_one_asked_for_goes_when_that_can_be_stored(writes: Writes) -> None:
+    settings = Settings(listens=(), state_dir="/", user="me", uid=0, gid=0, change_user=False)
+    made = Configurator(settings, Engine(1, Stored(), Limits()), writes.write, lambda: None)
+    writes.error = McastdError(Reason.STORE_UNAVAILABLE, "the disk is full")
+    await made.start(restarted=False)
+    writes.error = None
+    task = spawn(made.run(), "configuration")
+    made.resume()
+    await until(lambda: len(writes.writes) == 1)
+    await cancel(task)
+    with pytest.raises(McastdError, match="there is no configuration file"):
+        await made.reload()
+
+
+async def test_another_refusal_at_the_start_is_an_error(writes: Writes) -> None:
+    settings = Settings(listens=(), state_dir="/", user="me", uid=0, gid=0, change_user=False)
+    made = Configurator(settings, Engine(1, Stored(), Limits()), writes.write, lambda: None)
+    writes.error = McastdError(Reason.ROUTE_LIMIT, "too many")
+    with pytest.raises(McastdError, match="too many"):
+        await made.start(restarted=False)

@@ -2,9 +2,12 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mcast.v1 import types_pb2 as t
+from mcastd.api import present
 from mcastd.keeper.channel import Losses, UpcallRecord
 from mcastd.model.address import Family, split_key
 from mcastd.model.errors import McastdError, Reason
@@ -122,6 +125,25 @@ async def test_undo_leaves_what_was_refused_alone(rig: Rig) -> None:
     await rig.daemon.undo(write, outcome)
     assert rig.engine.revision == revision
     assert rig.engine.desired.routes[KEY].owner == "bob"
+
+
+async def test_a_write_is_under_way_until_it_is_answered(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The making of a large answer takes its time: what can wait waits for it, too."""
+    daemon, seen, make = rig.daemon, list[bool](), present.write_result
+
+    async def observed(*arguments: Any, **options: Any) -> tuple[Any, int]:
+        assert not daemon.writer.busy
+        seen.append(daemon.busy())
+        return await make(*arguments, **options)
+
+    monkeypatch.setattr(present, "write_result", observed)
+    assert not daemon.busy()
+    await rig.put(t.Route(group="239.1.1.1", source="10.0.0.1", iif="up", oifs=[t.Oif(interface="down1")]))
+    assert seen == [True]
+    assert not daemon.busy()
+    with pytest.raises(KeyError), daemon.writing():
+        raise KeyError
+    assert not daemon.busy()
 
 
 async def test_what_is_asked_of_the_keeper_may_be_refused(rig: Rig) -> None:

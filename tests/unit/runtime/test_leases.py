@@ -132,13 +132,14 @@ def test_a_step_of_the_wall_clock_withdraws_nothing_and_keeps_nothing(step: floa
     play(LONG, act)
 
 
-def test_what_the_disk_refuses_is_written_later(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_disk_refuses_is_written_later(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(leases, "RETRY_SECONDS", 0.01)
 
     async def act(scene: Scene) -> None:
         scene.full = True
         scene.leases.ended("sdn", 1)
         assert not await scene.leases.settled(0.05)
+        assert caplog.text.count("the end of a session could not be stored") == 1, "it is tried often, and told once"
         scene.full = False
         assert await scene.leases.settled(5)
         assert scene.state is State.ORPHANED

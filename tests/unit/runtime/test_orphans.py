@@ -75,20 +75,20 @@ async def load(store: Store, hello: Hello) -> tuple[int, Stored]:
     return await orphans.load(store, hello, Keeper(), NAMES)  # type: ignore[arg-type]
 
 
-def engine_of(start_count: int, stored: Stored) -> Engine:
+def engine_of(revision: int, stored: Stored) -> Engine:
     """An engine that has taken over a membership."""
-    engine = Engine(start_count, stored, Limits())
+    engine = Engine(revision >> REVISION_BITS, stored, Limits(), revision % (1 << REVISION_BITS))
     engine.links(LinksResync(tuple(Link(ifindex, name, up=True, multicast=True) for ifindex, name in NAMES.items())))
     engine.joins.adopt([MEMBER])
     return engine
 
 
 async def test_what_is_found_is_stored_once(store: Store, hello: Hello, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    start_count, stored = await load(store, hello)
+    revision, stored = await load(store, hello)
     assert list(stored.routes) == [KEY]
-    assert {(one.owner, one.revision) for one in stored.routes.values()} == {(KERNEL_OWNER, start_count << REVISION_BITS)}
+    assert {(one.owner, one.revision) for one in stored.routes.values()} == {(KERNEL_OWNER, revision)}
     assert store.anew
-    engine = engine_of(start_count, stored)
+    engine = engine_of(revision, stored)
     orphans.settle(store, engine)
     assert engine.joins.pull() is None  # The membership is wanted as it is.
     assert [key.owner for key in engine.desired.joins] == [KERNEL_OWNER]
@@ -109,9 +109,9 @@ async def test_a_server_that_is_killed_between_leaves_the_rest_to_the_next(store
     store.close()
     again = Store.open(tmp_path)
     assert again.anew
-    start_count, stored = await load(again, hello)
+    revision, stored = await load(again, hello)
     assert list(stored.routes) == [KEY]
-    engine = engine_of(start_count, stored)
+    engine = engine_of(revision, stored)
     orphans.settle(again, engine)
     assert (again.anew, len(engine.desired.joins)) == (False, 1)
     again.close()
@@ -119,22 +119,27 @@ async def test_a_server_that_is_killed_between_leaves_the_rest_to_the_next(store
 
 async def test_a_store_with_a_past_takes_nothing(store: Store, hello: Hello, caplog: pytest.LogCaptureFixture) -> None:
     store.settle([])
-    start_count, stored = await load(store, hello)
+    revision, stored = await load(store, hello)
     assert not stored.routes
-    engine = engine_of(start_count, stored)
+    engine = engine_of(revision, stored)
     orphans.settle(store, engine)
     assert engine.joins.pull() is not None  # Left over from a crash: it goes.
     assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
 
-async def test_without_room_nothing_is_taken_and_the_store_stays_anew(
+async def test_without_room_it_is_kept_in_memory_and_the_store_stays_anew(
     store: Store, hello: Hello, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(_intents: list[Intent]) -> None:
         raise McastdError(Reason.STORE_UNAVAILABLE, "full")
 
     monkeypatch.setattr(store, "commit", full)
-    with pytest.raises(McastdError, match="full"):
-        await load(store, hello)
+    monkeypatch.setattr(store, "settle", full)
+    revision, stored = await load(store, hello)
+    assert list(stored.routes) == [KEY]
+    engine = engine_of(revision, stored)
+    orphans.settle(store, engine)
+    assert engine.joins.pull() is None
+    assert [key.owner for key in engine.desired.joins] == [KERNEL_OWNER]
     assert store.anew
     assert not store.load().routes

@@ -51,6 +51,20 @@ def test_server_of_the_keeper_has_its_settings(pair: tuple[Channel, socket.socke
         pass
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_a_server_knows_whether_it_follows_one_that_is_gone(pair: tuple[Channel, socket.socket], again: bool) -> None:
+    ours, theirs = pair
+    ours.send(prepare_message(SETTINGS, 1, again=again))
+    assert receive_prepare(theirs).again is again
+
+
+def test_a_keeper_that_does_not_say_so_means_one_that_serves(pair: tuple[Channel, socket.socket]) -> None:
+    """Of an earlier version, which has a new server prepare itself."""
+    ours, theirs = pair
+    ours.send(encode(Message.PREPARE, body={"protocol": PROTOCOL, "settings": SETTINGS.to_json(), "seat": 1}))
+    assert receive_prepare(theirs).again is False
+
+
 @pytest.mark.parametrize("stand_by", [False, True])
 def test_server_that_comes_by_itself_has_its_own_and_wants_its_tables(
     pair: tuple[Channel, socket.socket], stand_by: bool

@@ -150,3 +150,13 @@ async def test_why_a_reload_has_failed_is_said_until_one_succeeds(bench: Bench) 
     with bench.status.reloading():
         pass
     assert bench.words().startswith("0 of 0 routes")
+
+
+async def test_why_writes_are_refused_is_said_as_long_as_they_are(bench: Bench) -> None:
+    refusal: list[McastdError | None] = [McastdError(Reason.STORE_UNAVAILABLE, "the disk is full")]
+    made = Status(bench.rig.daemon.engine, bench.keeper, lambda: 0, lambda: 0, lambda: refusal[0])
+    await made.ready()
+    assert bench.words().startswith("writes are refused: the disk is full; 0 of ")
+    refusal[0] = None
+    await made.ready()
+    assert "refused" not in bench.words()

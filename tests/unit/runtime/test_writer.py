@@ -40,6 +40,7 @@ class FakeStore:
         self.gate = threading.Event()
         self.gate.set()
         self.full = False
+        self.refusal: McastdError | None = None
         self.compactions = 0
         self.wants = False
         self.compacted: list[int] = []
@@ -48,7 +49,9 @@ class FakeStore:
         """One transaction."""
         assert self.gate.wait(10)
         if self.full:
-            raise McastdError(Reason.STORE_UNAVAILABLE, "the disk is full")
+            self.refusal = McastdError(Reason.STORE_UNAVAILABLE, "the disk is full")
+            raise self.refusal
+        self.refusal = None
         self.commits.append(len(intents))
 
     def wants_compaction(self) -> bool:

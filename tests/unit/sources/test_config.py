@@ -249,3 +249,22 @@ def test_a_pipe_or_a_directory_is_no_configuration(tmp_path: Path) -> None:
         read_configuration(str(tmp_path))
     with pytest.raises(BadConfiguration, match="no regular file"):
         read_configuration("/dev/null")
+
+
+@pytest.mark.parametrize(
+    "reader,remedy",
+    [
+        ("", "let the server's user read it (chgrp mcastd /c/mcastd.toml; chmod 640 /c/mcastd.toml)"),
+        ("mcastd", "let user mcastd read it (chgrp mcastd /c/mcastd.toml; chmod 640 /c/mcastd.toml)"),
+        # Whose group is called so is not for us to say: it is nogroup in Debian.
+        ("nobody", "let user nobody read it (chgrp to a group of that user's; chmod 640 /c/mcastd.toml)"),
+    ],
+)
+def test_who_may_not_read_the_file_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch, reader: str, remedy: str) -> None:
+    def closed(_path: str) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("mcastd.sources.document._bytes", closed)
+    with pytest.raises(BadConfiguration) as caught:
+        read_configuration("/c/mcastd.toml", reader)
+    assert remedy in str(caught.value)

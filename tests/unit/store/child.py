@@ -107,7 +107,7 @@ def fill_limited(directory: Path) -> None:
 
 def open_once(directory: Path) -> None:
     """Open the store, without waiting for whoever has it, and say what it says."""
-    database._LOCK_WAIT_S = 0.0
+    database.LOCK_WAIT_S = 0.0
     try:
         store = Store.open(directory)
         store.begin()

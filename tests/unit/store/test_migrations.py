@@ -152,10 +152,23 @@ def test_without_room_for_the_copy_nothing_is_changed(tmp_path: Path, monkeypatc
     path = lay_out(tmp_path, "journal")
     before = path.read_bytes()
     monkeypatch.setattr(migrations, "_copy", _full)
+    store = Store.open(tmp_path)
+    assert_all_there(store.load())  # brought up in memory
     with pytest.raises(McastdError, match="make room") as refused:
-        Store.open(tmp_path)
+        store.begin()
     assert refused.value.reason is Reason.STORE_UNAVAILABLE
     assert path.read_bytes() == before
+    with pytest.raises(McastdError, match="make room"):
+        store.resume([])
+    monkeypatch.undo()
+    store.begin_later(versions.STARTS + 3)
+    store.resume([])
+    store.close()
+    assert (version_of(path), store.copy) == (database.SCHEMA_VERSION, tmp_path / "state.db.v1")
+    again = Store.open(tmp_path)
+    assert again.begin() == versions.STARTS + 4
+    assert_all_there(again.load())
+    again.close()
 
 
 def _full(*_: object) -> None:

@@ -37,7 +37,7 @@ class Counted:
         self.counts: dict[bytes, Count] = {}
         self.now = 1000.0
         self.last: Sample | None = None
-        self.refuses = False
+        self.refuses = self.unwritable = False
         self.taken = 0
 
     def take(self, seconds: float = 10.0) -> Sample:
@@ -61,6 +61,10 @@ class Counted:
     def vif_counters(self, _table: int, _ipv6: bool, vif: int) -> VifCounters | None:
         """Of any VIF."""
         return VifCounters(vif, 2, 30 + vif, 4)
+
+    def store_refuses(self) -> bool:
+        """Not unless the test says so."""
+        return self.unwritable
 
     def watchers(self) -> tuple[int, int, dict[str, int]]:
         """Some."""

@@ -52,6 +52,9 @@ def test_line_stays_one_line(style: Style) -> None:
         (None, "None"),
         ("tab\t", '"tab\\t"'),
         ("\x01", '"\\u0001"'),
+        ("evil\u202elive", '"evil\\u202elive"'),
+        ("al\u200bice", '"al\\u200bice"'),
+        ("ålice", "ålice"),
     ],
 )
 def test_values_are_quoted_where_they_must_be(value: object, text: str) -> None:

@@ -107,6 +107,13 @@ async def test_a_kernel_that_refuses_costs_the_flows_alone(scraped: Scraped) -> 
     assert not [name for name in samples if name[0] == "mcastd_flow_packets_total"]
 
 
+async def test_refused_writes_are_a_condition(scraped: Scraped) -> None:
+    for refuses in (True, False):
+        scraped.counted.unwritable = refuses
+        found = [s for family in parse_text(await scraped.text()) for s in family.samples if s.name == "mcastd_condition"]
+        assert {s.labels["severity"]: s.value for s in found if s.labels["code"] == "STORE_UNAVAILABLE"} == {"critical": refuses}
+
+
 async def test_a_scrape_may_be_restricted(scraped: Scraped) -> None:
     text = await scraped.text(Format.TEXT, "mcastd_vifs", "mcastd_flow_bytes_total", "mcastd_event_loop_lag_seconds_count")
     names = {s.name for family in parse_text(text) for s in family.samples}

@@ -17,7 +17,8 @@ from mcast.v1 import route_service_pb2 as rs
 from mcast.v1 import services_pb2 as sv
 from mcast.v1 import types_pb2 as t
 from mcastd.cli.ctl.contract import Contract, message_class
-from mcastd.cli.ctl.failure import CallError
+from mcastd.cli.ctl.failure import CallError, from_rpc_error
+from mcastd.cli.ctl.transport import parse_address
 from tests.unit.cli.ctl.conftest import Run
 from tests.unit.cli.ctl.fakeserver import Handler, refuse, serve
 
@@ -37,6 +38,7 @@ class Daemon:
         self.result = rs.WriteResult(created=3, updated=1, revision=412)
         self.joins: list[t.Join] = []
         self.chunks = 2
+        self.removed = 2
 
     def handlers(self) -> dict[str, Handler]:
         """The methods."""
@@ -46,7 +48,7 @@ class Daemon:
             "ReplaceRoutes": self._noted(lambda: rs.ReplaceRoutesResponse(result=self.result)),
             "PutJoins": self._noted(lambda: sv.PutJoinsResponse(joins=self.joins, revision=5)),
             "ListInterfaces": self._noted(lambda: sv.ListInterfacesResponse(interfaces=[t.Interface(name="eth0", up=True)])),
-            "FlushLearned": self._noted(lambda: rs.FlushLearnedResponse(removed=2)),
+            "FlushLearned": self._noted(lambda: rs.FlushLearnedResponse(removed=self.removed)),
             "SetInterface": self._noted(lambda: sv.SetInterfaceResponse(interface=t.Interface(name="eth0", ifindex=3))),
             "ReloadConfiguration": self._noted(
                 lambda: sv.ReloadConfigurationResponse(result=rs.WriteResult(revision=9), interfaces_changed=1)
@@ -96,7 +98,8 @@ def test_a_list_in_every_format(shipped: Contract, daemon: Daemon, command_line:
         },
         {"group": "ff3e::1", "source": "fd00::5", "iif": "eth0"},
     ]
-    assert out().splitlines()[1].split() == ["239.1.1.1", "10.0.0.5", "eth0", "-", "PROGRAMMED", "-", "-"]
+    assert out().splitlines()[1].split() == ["239.1.1.1", "10.0.0.5", "eth0", "-", "PROGRAMMED"]
+    assert out("-c").splitlines()[0].split() == ["GROUP", "SOURCE", "IIF", "OIFS", "STATE", "PKTS", "BYTES"]
     assert json.loads(out("-j")) == rows
     assert [json.loads(line) for line in out("-o", "ndjson").splitlines()] == rows
     rows[0]["status"] = {"state": "ROUTE_STATE_PROGRAMMED", "revision": 7}
@@ -134,6 +137,8 @@ def test_a_write_tells_what_it_did(shipped: Contract, daemon: Daemon, command_li
     code, out, _ = command_line(shipped, "route", "add", "239.1.1.1", "-j")
     assert (code, json.loads(out)) == (0, {"result": {"revision": "412", "created": 3, "updated": 1}})
     assert command_line(shipped, "route", "flush") == (0, "", "removed 2\n")
+    daemon.removed = 0
+    assert command_line(shipped, "route", "flush") == (0, "", "removed 0\n")
     code, out, err = command_line(shipped, "interface", "set", "eth0", "--pinned")
     assert (code, out.splitlines()[1].split()[0], err) == (0, "eth0", "")
 
@@ -178,6 +183,11 @@ def test_changes_that_the_daemon_leaves_out(shipped: Contract, daemon: Daemon, c
     assert "17 changes are left out" in command_line(shipped, "route", "add", "239.1.1.1")[2]
 
 
+def test_a_condition_of_the_daemon_is_told(shipped: Contract, daemon: Daemon, command_line: Run) -> None:
+    daemon.metadata = [("mcastd-condition", "STORE_UNAVAILABLE: the disk is full")]
+    assert "mcastctl: STORE_UNAVAILABLE: the disk is full\n" in command_line(shipped, "route", "add", "239.1.1.1")[2]
+
+
 def test_errors(shipped: Contract, daemon: Daemon, command_line: Run) -> None:
     assert command_line(shipped, "status") == (71, "", "mcastctl: NOT_ALLOWED: no way\n")
     for form in ("json", "ndjson"):
@@ -199,11 +209,52 @@ def test_details_that_are_none() -> None:
     assert from_rpc_error(error, "unix:x") == CallError(13, "INTERNAL", "m")
 
 
+def test_an_address_as_the_daemons_configuration_writes_it() -> None:
+    assert parse_address("tcp:[::1]:50051") == "[::1]:50051"
+    assert parse_address("tcp:192.0.2.1:50051") == "192.0.2.1:50051"
+
+
 def test_nobody_there(shipped: Contract, command_line: Run, tmp_path: Path) -> None:
     code, out, err = command_line(shipped, "status", "--address", f"unix:{tmp_path}/none")
     assert (code, out) == (78, "")
     why = "No such file or directory (is mcastd running? see --address)"
     assert err == f"mcastctl: UNAVAILABLE: no daemon answers at unix:{tmp_path}/none: {why}\n"
+
+
+@pytest.mark.parametrize(
+    "address,text,said",
+    [
+        (
+            "unix:/run/s",
+            "unix:/run/s: Permission denied",
+            "unix:/run/s is closed to you: Permission denied (the socket's mode and",
+        ),
+        ("unix:/run/s", "unix:/run/s: Socket closed", "no daemon answers at unix:/run/s: Socket closed (is mcastd running?"),
+        ("r1:50051", "ipv4:192.0.2.1:50051: Socket closed", "r1:50051 has closed the connection (does it trust"),
+        (
+            "r1:50051",
+            (
+                "ipv4:192.0.2.1:50051: Tls handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:1000007d:SSL routines:"
+                "OPENSSL_internal:CERTIFICATE_VERIFY_FAILED: unable to get local issuer certificate: OK"
+            ),
+            "the certificate of r1:50051 is not trusted: unable to get local issuer certificate (see --tls-ca)",
+        ),
+        (
+            "r1:50051",
+            (
+                "ipv4:192.0.2.1:50051: Tls handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:100000f7:SSL routines:"
+                "OPENSSL_internal:WRONG_VERSION_NUMBER: Invalid certificate verification context: OK"
+            ),
+            "r1:50051 does not speak TLS",
+        ),
+    ],
+)
+def test_why_there_is_no_connection(address: str, text: str, said: str) -> None:
+    details = f"failed to connect to all addresses; last error: UNKNOWN: {text}"
+    error = SimpleNamespace(code=lambda: grpc.StatusCode.UNAVAILABLE, details=lambda: details, trailing_metadata=lambda: ())
+    failed = from_rpc_error(error, address)
+    assert failed.exit_code == 78
+    assert failed.message.startswith(said)
 
 
 def test_too_slow(shipped: Contract, command_line: Run, tmp_path: Path) -> None:

@@ -38,8 +38,19 @@ def test_an_item_of_flags(shipped: Contract) -> None:
 
 
 @pytest.mark.parametrize(
+    "flags",
+    ["-O eth1,vlan*,!vlan7", "-O eth1 -O vlan*,!vlan7", "--oif=eth1 -Ovlan* -O !vlan7"],
+)
+def test_names_with_commas_are_several(shipped: Contract, flags: str) -> None:
+    (made,) = requests(shipped, "route", "add", "239.1.1.1", *flags.split())
+    assert [one["interface"] for one in made["routes"][0]["oifs"]] == ["eth1", "vlan*", "!vlan7"]
+
+
+@pytest.mark.parametrize(
     "line,request_",
     [
+        ("watch route,source", {"kinds": ["KIND_ROUTE", "KIND_SOURCE"]}),
+        ("interface set eth0,eth1 --pinned", {"interface": "eth0,eth1"}),  # of one value a comma is a part
         ("route list", {}),
         ("route list 239.0.0.0/8 --state partial --state pending -c", {"selector": {"group": "239.0.0.0/8"}}),
         ("route patch 239.1.1.1 --add-oif a --del-oif b", {}),
