@@ -37,7 +37,7 @@ import { Watch, type WatchOptions } from "./watch.js";
 
 /** How to reach a daemon. */
 export interface ClientOptions {
-    /** Certificates; without them TCP is plain, which daemons take on loopback only. */
+    /** Certificates; without them TCP is plain, which is for this host alone. */
     tls?: TlsFiles;
     /** Deadline of unary calls in milliseconds; 10,000 unless set. */
     timeoutMs?: number;
@@ -64,7 +64,7 @@ export class McastClient {
     readonly #connection: Connection;
     readonly #timeoutMs: number;
 
-    /** `address` is "unix:PATH" or "HOST:PORT". Throws where the certificates can't be read. */
+    /** `address` is "unix:PATH" or "HOST:PORT". Throws where it is neither, or the certificates can't be read. */
     constructor(address: string = DEFAULT_ADDRESS, options: ClientOptions = {}) {
         this.#connection = new Connection(address, options.tls, options.channel);
         this.#timeoutMs = options.timeoutMs ?? 10_000;

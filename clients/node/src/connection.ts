@@ -1,6 +1,8 @@
 /** The channel to a daemon: addresses, certificates, and what grpc-js is to do about connections. */
 import { readFileSync, statSync } from "node:fs";
-import { Channel, credentials, type ChannelCredentials, type ChannelOptions } from "@grpc/grpc-js";
+import { BlockList, isIP } from "node:net";
+import { Channel, credentials, status, type ChannelCredentials, type ChannelOptions } from "@grpc/grpc-js";
+import { McastError } from "./errors.js";
 import { RouteServiceClient } from "./gen/mcast/v1/route_service.js";
 import { DaemonServiceClient, EventServiceClient, InterfaceServiceClient, JoinServiceClient } from "./gen/mcast/v1/services.js";
 
@@ -44,10 +46,12 @@ export class Connection {
     #channel: Channel;
     #stubs: Stubs;
     #stamp = "";
+    #warned = "";
     #closed = false;
 
-    /** `address` is "unix:PATH" or "HOST:PORT"; without `tls` TCP is plain. Throws what reading the files throws. */
+    /** `address` is "unix:PATH" or "HOST:PORT"; another host needs `tls`. Throws what reading the files throws. */
     constructor(address: string, tls?: TlsFiles, options: ChannelOptions = {}) {
+        checkAddress(address, tls);
         this.#address = address;
         this.#tls = tls;
         this.#options = { ...OPTIONS, ...options };
@@ -63,16 +67,9 @@ export class Connection {
     /** The stubs to make the next call with. */
     get stubs(): Stubs {
         if (this.#closed) {
-            throw new Error(`the client of ${this.#address} is closed`);
+            throw new McastError(status.FAILED_PRECONDITION, `the client of ${this.#address} is closed: make another`);
         }
-        const stamp = this.#tls ? stampOf(this.#tls, this.#stamp) : this.#stamp;
-        if (stamp !== this.#stamp) {
-            const old = this.#channel;
-            this.#channel = this.#open();
-            this.#stubs = stubsOf(this.#address, this.#channel);
-            this.#stamp = stamp;
-            old.close(); // calls that are under way end on the old one
-        }
+        this.#renew();
         return this.#stubs;
     }
 
@@ -82,8 +79,50 @@ export class Connection {
         this.#channel.close();
     }
 
+    /** Takes files that have changed; while those are of no use, as between the writing of one and the next, the last good ones stay. */
+    #renew(): void {
+        try {
+            const stamp = this.#tls ? stampOf(this.#tls, this.#stamp) : this.#stamp;
+            if (stamp === this.#stamp) {
+                return;
+            }
+            this.#stamp = stamp;
+            const old = this.#channel;
+            this.#channel = this.#open();
+            this.#stubs = stubsOf(this.#address, this.#channel);
+            old.close(); // calls that are under way end on the old one
+        } catch (error) {
+            const said = error instanceof Error ? error.message : String(error);
+            if (said !== this.#warned) {
+                this.#warned = said;
+                process.emitWarning(`${this.#address}: ${said}; going on with the last good certificates`, { code: "MCAST_TLS" });
+            }
+        }
+    }
+
     #open(): Channel {
         return new Channel(this.#address, credentialsOf(this.#tls), this.#options);
+    }
+}
+
+const LOOPBACK = new BlockList();
+LOOPBACK.addSubnet("127.0.0.0", 8, "ipv4");
+LOOPBACK.addAddress("::1", "ipv6");
+
+/** Says at once what no connection will ever come of: a daemon takes plain TCP from its own host alone. */
+function checkAddress(address: string, tls: TlsFiles | undefined): void {
+    if (/^unix:./.test(address)) {
+        return;
+    }
+    const [, bracketed, named] = /^(?:\[([^\]]+)\]|([^:]+)):[0-9]+$/.exec(address) ?? [];
+    const host = bracketed ?? named;
+    if (host === undefined) {
+        throw new TypeError(`${JSON.stringify(address)} is no address: write unix:PATH, HOST:PORT or [IPV6]:PORT`);
+    }
+    const family = isIP(host);
+    const local = host === "localhost" || (family !== 0 && LOOPBACK.check(host, family === 4 ? "ipv4" : "ipv6"));
+    if (!tls && !local) {
+        throw new TypeError(`${address} is another host: give tls with ca, certificate and key`);
     }
 }
 

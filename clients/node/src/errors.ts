@@ -1,8 +1,8 @@
 /** What goes wrong, with the reason and metadata that the daemon gives (docs/errors.md of mcastd has the table). */
 import { status, type ServiceError } from "@grpc/grpc-js";
 import { BadRequest, ErrorInfo, RetryInfo, Status } from "./gen/mcast/node/status.js";
-import type { RouteChange, WriteResult } from "./gen/mcast/v1/route_service.js";
-import { RouteState, type Error as ItemError } from "./gen/mcast/v1/types.js";
+import type { WriteResult } from "./gen/mcast/v1/route_service.js";
+import type { Error as ItemError } from "./gen/mcast/v1/types.js";
 import { milliseconds } from "./time.js";
 
 const DETAILS = "grpc-status-details-bin";
@@ -90,20 +90,12 @@ export function throwOnFailures(result: WriteResult): void {
     if (result.failed === 0) {
         return;
     }
-    const errors = result.changes.flatMap((change) =>
-        change.error && failed(change) ? [McastError.fromItem(change.error)] : [],
-    );
+    const errors = result.changes.flatMap((change) => (change.error ? [McastError.fromItem(change.error)] : []));
     const [first] = errors;
     if (first && errors.length === 1 && result.failed === 1) {
         throw first;
     }
     throw new AggregateError(errors, `${result.failed} items failed, the first: ${first?.message ?? "not reported"}`);
-}
-
-/** The daemon gives an error to what waits, too: it says why. */
-function failed({ after }: RouteChange): boolean {
-    const state = after?.status?.state;
-    return state !== RouteState.PARTIAL && state !== RouteState.PENDING;
 }
 
 function isServiceError(error: unknown): error is ServiceError {

@@ -16,6 +16,8 @@ import type { Route, RouteKey, RoutePatch } from "./gen/mcast/v1/types.js";
 /** Operations in one message; more are sent as several. */
 export const BATCH = 1000;
 
+const OPEN_MS = 30_000;
+
 /** Who opens a session. */
 export interface SessionOptions {
     /** Whose routes; empty = the owner of the caller's socket or certificate. */
@@ -26,6 +28,8 @@ export interface SessionOptions {
     lease?: DeepPartial<Lease>;
     /** Ends the session at once, or the attempt to open it. */
     signal?: AbortSignal;
+    /** For the daemon's answer to the opening, in milliseconds; 30,000 unless set. */
+    timeoutMs?: number;
 }
 
 /** One operation. */
@@ -101,13 +105,20 @@ export class Session {
 
     /** Opens a session on a call that was just made; rejects where the daemon refuses it. */
     static open(call: Call, options: SessionOptions = {}): Promise<Session> {
-        const { signal, owner, epoch, lease } = options;
+        const { signal, owner, epoch, lease, timeoutMs = OPEN_MS } = options;
         const cancel = () => {
             call.cancel();
         };
         signal?.addEventListener("abort", cancel, { once: true });
         call.once("status", () => signal?.removeEventListener("abort", cancel));
         return new Promise<Session>((resolve, reject) => {
+            const patience = setTimeout(() => {
+                reject(new McastError(status.DEADLINE_EXCEEDED, `the session was not opened within ${timeoutMs} ms`));
+                call.cancel();
+            }, timeoutMs);
+            call.once("status", () => {
+                clearTimeout(patience);
+            });
             const refused = (error: unknown) => {
                 reject(signal?.aborted ? (signal.reason as Error) : McastError.from(error));
             };
@@ -118,6 +129,7 @@ export class Session {
             call.once("end", done);
             call.once("data", ({ response }: ProgramRoutesResponse) => {
                 call.removeListener("end", done);
+                clearTimeout(patience);
                 if (response?.$case === "opened") {
                     resolve(new Session(call, response.value));
                     call.removeListener("error", refused);

@@ -59,7 +59,10 @@ export class Watch implements AsyncIterable<WatchEvent> {
             const failure = yield* this.#stream(backoff);
             const delay = backoff.next(failure.retryAfterMs);
             onRetry?.(failure, delay);
-            await Backoff.wait(delay, signal);
+            await Backoff.wait(delay, signal).catch((error: unknown) => {
+                signal?.throwIfAborted(); // its reason, as everywhere
+                throw error;
+            });
         }
     }
 
@@ -78,6 +81,9 @@ export class Watch implements AsyncIterable<WatchEvent> {
                     return new McastError(status.UNAVAILABLE, "the daemon has ended the watch");
                 }
                 backoff.reset();
+                if (next.value.reset) {
+                    this.#token = ""; // until the next one nothing is covered
+                }
                 yield* eventsOf(next.value);
                 this.#token = next.value.resumeToken || this.#token;
             }

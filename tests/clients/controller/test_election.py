@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from mcast_controller.election import Election
 
 
@@ -10,6 +12,31 @@ async def test_an_epoch_that_is_given_is_won_once() -> None:
     election = Election(7, None)
     assert election.fixed
     assert await election.won(0) == 7
+
+
+def test_a_file_that_is_no_epoch_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "epoch"
+    election = Election(None, path)
+    for write, says in (
+        (path.mkdir, "Is a directory"),
+        (lambda: path.write_text("two"), "'two' is no epoch"),
+        (lambda: path.write_bytes(b"\xff"), "no text"),
+        (lambda: path.write_text("9" * 30), "is no epoch"),
+    ):
+        if path.is_dir():
+            path.rmdir()
+        write()
+        caplog.clear()
+        assert [election.epoch() for _ in range(3)] == [0, 0, 0]
+        assert len(caplog.records) == 1
+        assert says in caplog.text
+        assert str(path) in caplog.text
+    caplog.clear()
+    path.write_text("")
+    assert election.epoch() == 0
+    path.unlink()
+    assert election.epoch() == 0
+    assert not caplog.records
 
 
 async def test_a_file_says_when(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from mcast_controller.flows import SETTLE, Flows
 from mcast_controller.order import Step
 from mcast_controller.topology import Port
-from mcast_controller.trees import Flow
+from mcast_controller.trees import Entry, Flow
 from mcast_controller.wishes import load
 from tests.clients.controller.networks import fabric
 
@@ -99,6 +99,19 @@ def test_what_routers_have_is_taken_over_and_not_touched(tmp_path: Path, flows: 
     assert successor.plan() == []
     assert successor.known[FLOW].root == LEAF1
     assert successor.known[FLOW].told == flows.known[FLOW].told
+
+
+@pytest.mark.parametrize("root", [Port("gone", "hosts"), Port("leaf1", "elsewhere"), Port("leaf1", "spine1")], ids=str)
+def test_what_is_of_another_topology_goes_and_is_followed_when_seen(flows: Flows, root: Port) -> None:
+    old = Entry("hosts", frozenset({"spine1"}), root)
+    flows.found("leaf1", {FLOW: old}, 5.0)
+    flows.found("spine1", {FLOW: old}, 5.0)
+    assert told(flows.plan()) == [["leaf1", "spine1"]]
+    assert not flows.known
+    flows.found("leaf1", {FLOW: old}, 6.0)
+    flows.seen(FLOW, LEAF1, 6.0)
+    assert flows.plan()
+    assert flows.known[FLOW].root == LEAF1
 
 
 def test_what_a_router_has_lost_is_told_again(flows: Flows) -> None:

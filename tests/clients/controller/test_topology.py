@@ -31,7 +31,7 @@ def test_tls_files_are_beside_the_file_and_may_differ(tmp_path: Path) -> None:
         [router.b]
         address = "unix:/run/b.sock"
         [router.c]
-        address = "c:50051"
+        address = "[fd00::1]:50051"
         tls = {ca = "x", cert = "y", key = "z", server_name = "router-c"}
     """)
     routers = load(path).routers
@@ -65,6 +65,13 @@ A = '[router.a]\naddress = "unix:/a"\n[router.b]\naddress = "unix:/b"\n'
         (A + '[[link]]\na = "a/x"\nb = "b/x"\n[segment.s]\nat = "a/x"', "segment.s.at: a/x is at link 1 already"),
         (A + "[segment]\ns = 1", "segment.s: must be a table with at"),
         ("[", "Invalid initial character"),
+        ('[router.a]\naddress = "a"', "router.a.address: 'a' is none: write HOST:PORT"),
+        ('[router.a]\naddress = "tcp:10.0.0.1:50051"', "router.a.address: 'tcp:10.0.0.1:50051' is none"),
+        ('[router.a]\naddress = "fd00::1:50051"', "router.a.address: 'fd00::1:50051' is none"),
+        ('[router.a]\naddress = "a:99999"', "router.a.address: 'a:99999' is none"),
+        ('[router.a]\naddress = "a:0"', "router.a.address: 'a:0' is none"),
+        ('[router.a]\naddress = "unix:"', "router.a.address: 'unix:' is none"),
+        (A + '[router.c]\naddress = "unix:/a"', "router.c.address: unix:/a is router a's already"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, says: str) -> None:

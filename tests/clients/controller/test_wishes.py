@@ -62,6 +62,8 @@ def test_the_same_file_says_the_same(tmp_path: Path) -> None:
         ('[[wish]]\ngroup = "232.0.0.1"\nsource = "x"', "wish 1.source: "),
         ('[[wish]]\ngroup = "232.0.0.1"', "wish 1.segments: must be a list"),
         ('[[wish]]\ngroup = "232.0.0.1"\nsegments = ["h9"]', "'h9' is no segment of the topology"),
+        ('[[wish]]\ngroup = "232.0.0.1"\nsegments = [["h1"]]', "['h1'] is no segment of the topology"),
+        ('[[wish]]\ngroup = "232.0.0.1"\nsegments = [{a = 1}]', "{'a': 1} is no segment of the topology"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, says: str) -> None:

@@ -126,3 +126,11 @@ def test_kinds_are_kept_apart_and_upcalls_are_told_but_not_kept() -> None:
     assert [len(kind) for kind in cache.now.all()] == [0, 1, 1, 1, 1]
     assert list(cache.apply(Delete(objects[0], NOW)))
     assert not list(cache.apply(Delete(objects[0], NOW)))
+
+
+def test_an_upcall_is_told_while_a_snapshot_comes_in() -> None:
+    cache = Cache()
+    assert not list(cache.apply(Reset()))
+    assert [change.object for change in cache.apply(Put(t.Upcall(group="239.1.1.1"), NOW))] == [t.Upcall(group="239.1.1.1")]
+    assert not list(cache.apply(Put(t.Interface(name="up"), NOW)))
+    assert [change.object for change in cache.apply(Synced())] == [t.Interface(name="up")]

@@ -9,7 +9,7 @@ import pytest
 from mcast.client import Backoff, Client, ConfigurationError, Disconnected, NotAllowed, Synced, Tls, Unavailable, View, route
 from mcastd.model.settings import Access
 from tests.api.remote import LOOPBACK, Remotely, flow, remotely
-from tests.pki import Credentials
+from tests.pki import Credentials, Pki
 
 QUICK = Backoff(0.02, 0.2)
 
@@ -146,11 +146,20 @@ async def test_files_of_no_use_are_told_before_anything_is_sent(tmp_path: Path) 
         ("10.0.0.1:50051", None, "give tls"),
         ("unix:/run/x", Tls("ca"), "takes no TLS"),
         ("[::1]:99999", None, "is no address"),
+        ("127.example.net:50051", None, "give tls"),
+        ("localhost.example.net:50051", None, "give tls"),
     ],
 )
 def test_bad_targets_are_refused(address: str, files: Tls | None, said: str) -> None:
     with pytest.raises(ConfigurationError, match=said):
         Client(address, files)
+
+
+def test_a_bundle_with_comments_of_all_languages_is_used(tmp_path: Path) -> None:
+    ca = Pki(tmp_path / "pki").ca
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text(f"# Tanúsítvány\n{ca.read_text()}", "utf-8")
+    assert Tls(bundle).read()[0] == bundle.read_bytes()
 
 
 def test_a_path_is_a_socket_and_loopback_needs_no_tls() -> None:

@@ -106,6 +106,8 @@ class Flows:
             known = self.known.setdefault(flow, Known(entry.root, now - SETTLE, now))
             known.told[router] = entry
             known.active = now
+            if known.root not in self.topology.edges:
+                known.over = True  # Of another topology: its entries go, and where the source is will be seen.
         for flow, known in self.known.items():
             if flow not in entries:
                 known.told.pop(router, None)

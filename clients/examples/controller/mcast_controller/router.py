@@ -37,6 +37,9 @@ SAMPLE_SECONDS = 5.0
 AGAIN_SECONDS = 5.0
 """After a refusal that only somebody else can heal, such as a certificate that is not trusted."""
 
+WATCHED, LED = "cannot be watched", "takes no orders"
+"""What may not go well."""
+
 
 class Fenced(Exception):  # noqa: N818 - the name says what has happened
     """Another replica leads."""
@@ -75,6 +78,8 @@ class Southbound:
         self._told = False
         """All its interfaces were told once."""
         self._session: Session | None = None
+        self._complaints: dict[str, Exception] = {}
+        """What does not go well, and what the log was told of it."""
         self.late = False
         """Its last answer is still awaited, after others went on without it."""
 
@@ -88,11 +93,12 @@ class Southbound:
                     self._view = view
                     await view.ready()
                     self._told = True
+                    self._complaints.pop(WATCHED, None)
                     self._ears.interfaces_changed()
                     while True:  # What ends the view is raised.
                         await view.changed(view.version)
             except (McastError, ConfigurationError) as exc:
-                log.error("%s: cannot be watched: %s", self.name, exc)  # noqa: TRY400 - the message says it all
+                self._complain(WATCHED, exc)
             await asyncio.sleep(AGAIN_SECONDS)
 
     @property
@@ -145,7 +151,7 @@ class Southbound:
             except (Superseded, StaleEpoch) as exc:
                 raise Fenced(f"{self.name}: {exc}") from exc
             except (McastError, ConfigurationError) as exc:
-                log.error("%s: takes no orders: %s", self.name, exc)  # noqa: TRY400 - the message says it all
+                self._complain(LED, exc)
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _hold(self, epoch: int, lease: Lease) -> None:
@@ -155,6 +161,7 @@ class Southbound:
                 routes = {entry[0]: (one, entry[1]) async for one in self._client.list(selector) if (entry := parse(one))}
                 await session.sync([one for one, _ in routes.values()])
                 self._session = session
+                self._complaints.pop(LED, None)
                 self._ears.attached(self.name, {flow: entry for flow, (_, entry) in routes.items()})
                 raise await session.ended()
         finally:
@@ -165,18 +172,21 @@ class Southbound:
         session = self._session
         if session is None:
             return False
-        for flow, entry in changes:
-            if entry is None:
-                await session.delete(t.RouteKey(group=flow.group, source=flow.source))
-            else:
-                await session.put(message(flow, entry))
-        if not session.connected or (self.late and session.pending):
-            return False
         try:
+            for flow, entry in changes:
+                if entry is None:
+                    await session.delete(t.RouteKey(group=flow.group, source=flow.source))
+                else:
+                    await session.put(message(flow, entry))
+            if not session.connected or (self.late and session.pending):
+                return False
             async with asyncio.timeout(timeout):
                 await session.flush()
         except TimeoutError:
             self.late = True
+            return False
+        except (McastError, ConfigurationError) as exc:
+            log.info("%s: takes no orders just now: %s", self.name, exc)  # The session has ended: lead() deals with it.
             return False
         self.late = False
         return True
@@ -187,6 +197,12 @@ class Southbound:
             self._ears.refused(self.name, flow, result.error.reason, result.error.message)
         else:
             log.info("%s: %s is %s: %s", self.name, flow, t.RouteState.Name(result.state), result.error)
+
+    def _complain(self, what: str, why: Exception) -> None:
+        """Tell the log, once for each reason until it goes well."""
+        if str(why) != str(self._complaints.get(what, "")):
+            self._complaints[what] = why
+            log.error("%s: %s: %s", self.name, what, why)
 
     async def close(self) -> None:
         """Let go of the connection."""

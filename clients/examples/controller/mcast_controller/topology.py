@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,46}")
 """A router's name: with an interface's, of at most 15 bytes, it goes into a route's cookie of 64."""
 
+_ADDRESS = re.compile(r"unix:.+|(?:[^:\[\]/]+|\[[0-9A-Fa-f:.%a-z]+\]):(?P<port>[0-9]{1,5})")
+
 _OWNER = re.compile(r"[a-z0-9._-]{1,63}")
 _COST_MAX = 1_000_000
 
@@ -89,9 +91,7 @@ def load(path: Path) -> Topology:
     if not isinstance(owner, str) or not _OWNER.fullmatch(owner):
         raise FileError(f"{path}: owner: {owner!r} is none: 1 to 63 of a-z, 0-9, '.', '_' and '-'")
     common = _tls(path, "tls", table(path, document, "tls")) if "tls" in document else None
-    routers = {name: _router(path, name, value, common) for name, value in table(path, document, "router").items()}
-    if not routers:
-        raise FileError(f"{path}: there is no [router.NAME]: name at least one")
+    routers = _routers(path, table(path, document, "router"), common)
     taken: dict[Port, str] = {}
     links = tuple(_link(path, n, value, routers, taken) for n, value in enumerate(tables(path, document, "link"), 1))
     segments = {
@@ -146,12 +146,28 @@ def text(path: Path, place: str, value: dict[str, Any], key: str, default: str |
     return found
 
 
+def _routers(path: Path, document: dict[str, Any], common: TlsFiles | None) -> dict[str, Router]:
+    routers: dict[str, Router] = {}
+    at: dict[str, str] = {}
+    for name, value in document.items():
+        router = routers[name] = _router(path, name, value, common)
+        other = at.setdefault(router.address, name)
+        if other != name:  # Its sessions would take each other's place for ever.
+            raise FileError(f"{path}: router.{name}.address: {router.address} is router {other}'s already; each has its own")
+    if not routers:
+        raise FileError(f"{path}: there is no [router.NAME]: name at least one")
+    return routers
+
+
 def _router(path: Path, name: str, value: Any, common: TlsFiles | None) -> Router:
     place = f"router.{name}"
     if not _NAME.fullmatch(name):
         raise FileError(f"{path}: {place}: a router's name is 1 to 47 of letters, digits, '.', '_' and '-'")
     keys(path, place, value, {"address", "tls"})
     address = text(path, place, value, "address")
+    found = _ADDRESS.fullmatch(address)
+    if found is None or not 0 < int(found["port"] or 1) < 65_536:
+        raise FileError(f"{path}: {place}.address: {address!r} is none: write HOST:PORT, [IPV6]:PORT or unix:PATH")
     tls = _tls(path, f"{place}.tls", value["tls"]) if "tls" in value else common
     if address.startswith("unix:"):
         tls = None

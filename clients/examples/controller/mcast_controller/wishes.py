@@ -71,7 +71,7 @@ def _wish(path: Path, place: str, value: Any, topology: Topology) -> Wish:
     if not isinstance(segments, list) or not segments:
         raise FileError(f"{path}: {place}.segments: must be a list of segments of the topology")
     for segment in segments:
-        if segment not in topology.segments:
+        if not isinstance(segment, str) or segment not in topology.segments:
             raise FileError(f"{path}: {place}.segments: {segment!r} is no segment of the topology")
     return Wish(groups, sources, frozenset(segments))
 

@@ -25,7 +25,11 @@ for (const { name, source, group } of FAMILIES) {
             { put: route(group(4), source, "nowhere") },
         ]);
         assert.deepEqual(
-            exceptions.map(({ id, error, after }) => [id, error?.reason ?? "", after?.status?.state]),
+            exceptions.map(({ id, error, after }) => [
+                id,
+                (error ?? after?.status?.lastError)?.reason ?? "",
+                after?.status?.state,
+            ]),
             [
                 [1n, "NOT_FOUND", undefined],
                 [2n, "NO_SUCH_INTERFACE", RouteState.PARTIAL],

@@ -51,6 +51,32 @@ test("files of no use are an error at once", () => {
     assert.throws(() => new McastClient(address, { tls: { ca: known.ca, certificate: known.ca } }), /certificate and key/);
 });
 
+test("files that do not fit leave the last good ones in use", async () => {
+    const directory = await mkdtemp(join(tmpdir(), "mcast-client-"));
+    const files = { ca: join(directory, "ca.pem"), certificate: join(directory, "cert.pem"), key: join(directory, "key.pem") };
+    await copyFile(known.ca, files.ca);
+    await copyFile(known.certificate ?? "", files.certificate);
+    await copyFile(known.key ?? "", files.key);
+    const warnings: Error[] = [];
+    const hear = (warning: Error) => {
+        warnings.push(warning);
+    };
+    process.on("warning", hear);
+    await using(files, async (client) => {
+        await client.status();
+        await copyFile(unknown.certificate ?? "", files.certificate); // the key comes later
+        await client.status();
+        await client.status();
+        await copyFile(unknown.key ?? "", files.key);
+        await assert.rejects(client.status(), { code: status.PERMISSION_DENIED });
+    });
+    process.removeListener("warning", hear);
+    const ours = warnings.filter((warning) => "code" in warning && warning.code === "MCAST_TLS");
+    assert.equal(ours.length, 1);
+    assert.match(ours[0]?.message ?? "", /last good certificates/);
+    await rm(directory, { recursive: true });
+});
+
 test("certificates that are replaced are used for the next call, and break no watch", async () => {
     const directory = await mkdtemp(join(tmpdir(), "mcast-client-"));
     const files = { ca: join(directory, "ca.pem"), certificate: join(directory, "cert.pem"), key: join(directory, "key.pem") };

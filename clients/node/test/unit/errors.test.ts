@@ -39,7 +39,8 @@ const busy = { code: 8, reason: "VIF_TABLE_FULL", message: "full" };
 
 test("failed items throw", () => {
     const failed = { id: 0n, error: busy };
-    const waiting = { id: 1n, error: { code: 9, reason: "NO_SUCH_INTERFACE" }, after: { status: { state: RouteState.PENDING } } };
+    const status = { state: RouteState.PENDING, lastError: { code: 9, reason: "NO_SUCH_INTERFACE" } };
+    const waiting = { id: 1n, after: { status } };
     throwOnFailures(result(0, waiting));
     const thrown = (one: WriteResult) => () => {
         throwOnFailures(one);

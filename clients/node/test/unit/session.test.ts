@@ -217,3 +217,13 @@ test("a session that the daemon ends without a word is over, too", async () => {
         assert.equal((await session.ended)?.code, status.UNAVAILABLE);
     });
 });
+
+test("a daemon that does not answer the opening is given up", async () => {
+    const programRoutes = (call: Call) => {
+        call.on("data", () => undefined);
+    };
+    await serving({ programRoutes }, async (client) => {
+        const refused = { code: status.DEADLINE_EXCEEDED, message: /not opened within 50 ms/ };
+        await assert.rejects(client.program({ timeoutMs: 50 }), refused);
+    });
+});

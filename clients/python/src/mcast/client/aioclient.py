@@ -11,7 +11,7 @@ from mcast.client.aiosession import Session
 from mcast.client.aiowatch import View, Watch
 from mcast.client.errors import McastError
 from mcast.client.events import Delete, Put
-from mcast.client.links import concerns_link
+from mcast.client.links import Deadline
 from mcast.client.requests import Joins, Keys, Kinds, Options, Patches, Routes
 from mcast.client.results import JoinResult, OpResult, Snapshot, WriteResult
 from mcast.client.session import Lease, Settings, opening
@@ -115,7 +115,10 @@ class Client:
         if isinstance(routes, AsyncIterable):
             messages = [message async for message in requests.replace_async(first, routes)]
         else:
-            messages = list(requests.replace(first, routes))
+            messages = []
+            for message in requests.replace(first, routes):
+                messages.append(message)
+                await asyncio.sleep(0)  # others have their turn between 1,000 routes
         return await self._write_routes(lambda s, left: s.routes.ReplaceRoutes(iter(messages), timeout=left), timeout, options)
 
     async def list(
@@ -279,30 +282,28 @@ class Client:
 
     async def _call(self, call: Callable[[Stubs, float], Awaitable[A]], timeout: float | None, *, again: bool = True) -> A:
         """Make a call, with the seconds that are left for it."""
-        clock = asyncio.get_running_loop().time
-        ends = clock() + (self._timeout if timeout is None else timeout)
+        deadline = Deadline(self._timeout if timeout is None else timeout, again=again and self._wait)
         while True:
             try:
-                async with self._calls.use(ends - clock(), wait=self._wait) as link:
-                    answer = await call(link.stubs, max(ends - clock(), 0.001))
+                async with self._calls.use(deadline.left, wait=self._wait) as link:
+                    answer = await call(link.stubs, deadline.left)
                     self._calls.answered(link)
                     return answer
             except McastError as exc:
-                if not (again and self._wait and concerns_link(exc) and clock() < ends):
-                    raise
+                deadline.failed(exc)
 
     async def _chunks(self, call: Callable[[Stubs, float], AsyncIterable[A]], timeout: float) -> AsyncIterator[A]:
         """Make a call with answers in a stream; again as long as none has come."""
-        clock = asyncio.get_running_loop().time
-        ends, begun = clock() + timeout, False
+        deadline, begun = Deadline(timeout, again=self._wait), False
         while True:
             try:
-                async with self._calls.use(ends - clock(), wait=self._wait) as link:
-                    async for answer in call(link.stubs, max(ends - clock(), 0.001)):
+                async with self._calls.use(deadline.left, wait=self._wait) as link:
+                    async for answer in call(link.stubs, deadline.left):
                         self._calls.answered(link)
                         begun = True
                         yield answer
                     return
             except McastError as exc:
-                if begun or not (self._wait and concerns_link(exc) and clock() < ends):
+                if begun:
                     raise
+                deadline.failed(exc)

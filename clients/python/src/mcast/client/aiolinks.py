@@ -1,8 +1,7 @@
 """Owns connecting with grpc.aio: waiting for a channel that stands, and closing those that nobody uses any more."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from types import TracebackType
 
 import grpc
 
@@ -42,32 +41,39 @@ class AioLinks:
             return Stubs(grpc.aio.insecure_channel(address, options=self._options))
         return Stubs(grpc.aio.secure_channel(address, credentials, options=self._options))
 
-    @contextlib.asynccontextmanager
-    async def use(self, timeout: float | None, *, wait: bool = True) -> AsyncIterator[Link[Stubs]]:
-        """Use a channel that stands, for one call; errors of gRPC become McastError.
+    def use(self, timeout: float | None, *, wait: bool = True) -> "_Use":
+        """Use a channel that stands, for one call, as an asynchronous context; errors of gRPC become McastError.
 
         Unavailable if it does not come to stand within `timeout` seconds or, without `wait`, at the first attempt.
         """
-        links = self._links
-        link = links.current()
+        return _Use(self, timeout, wait=wait)
+
+    async def begin(self, timeout: float | None, *, wait: bool) -> Link[Stubs]:
+        """Wait for a channel that stands, and count as a user of it."""
+        link = self._links.current()
         if not link.ready:
             link = await self._ready(timeout, wait=wait)
         link.users += 1
+        return link
+
+    async def end(self, link: Link[Stubs], exc: BaseException | None) -> None:
+        """Use it no longer; raise what it means that the call has ended with `exc`."""
         try:
-            yield link
-        except grpc.RpcError as exc:
-            error = from_rpc(exc)
-            if concerns_link(error):
-                links.failed(link, error)
-            raise error from exc
-        except asyncio.CancelledError as exc:
-            # Also what gRPC raises where it was the daemon that has cancelled the call, or the channel was closed.
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            raise McastError(grpc.StatusCode.CANCELLED, "the call was cancelled by the daemon, or the client closed") from exc
+            if isinstance(exc, grpc.RpcError):
+                error = from_rpc(exc)
+                if concerns_link(error):
+                    self._links.failed(link, error)
+                raise error from exc
+            if isinstance(exc, grpc.aio.UsageError):
+                self._raise_if_closed(exc)
+            if isinstance(exc, asyncio.CancelledError):
+                # Also what gRPC raises where it was the daemon that has cancelled the call, or the channel was closed.
+                task = asyncio.current_task()
+                if task is not None and not task.cancelling():
+                    text = "the call was cancelled by the daemon, or the client closed"
+                    raise McastError(grpc.StatusCode.CANCELLED, text) from exc
         finally:
-            links.release(link)
+            self._links.release(link)
             await self._close_idle()
 
     def answered(self, link: Link[Stubs]) -> None:
@@ -98,6 +104,14 @@ class AioLinks:
                         raise self._links.failure
         except TimeoutError:
             raise self._links.failure or self._links.unreachable("") from None
+        except grpc.aio.UsageError as exc:
+            self._raise_if_closed(exc)
+            raise
+
+    def _raise_if_closed(self, exc: grpc.aio.UsageError) -> None:
+        """Say in our own words that the client was closed between a look and a call."""
+        if self._links.closed:
+            raise self._links.gone() from exc
 
     async def _connect(self, link: Link[Stubs]) -> bool:
         """Whether this attempt succeeds."""
@@ -118,3 +132,21 @@ class AioLinks:
         except grpc.RpcError as exc:
             return self._links.unreachable(from_rpc(exc).message)
         return None
+
+
+class _Use:
+    """One use of a channel. No generator: when a loop ends it closes all of those at once, also one that another waits for."""
+
+    def __init__(self, links: AioLinks, timeout: float | None, *, wait: bool) -> None:
+        self._links = links
+        self._timeout = timeout
+        self._wait = wait
+        self._link: Link[Stubs] | None = None
+
+    async def __aenter__(self) -> Link[Stubs]:
+        self._link = await self._links.begin(self._timeout, wait=self._wait)
+        return self._link
+
+    async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+        if self._link is not None:
+            await self._links.end(self._link, exc)

@@ -5,8 +5,7 @@ The protocol is program.py's.
 
 import asyncio
 import itertools
-import logging
-from collections import deque
+import sys
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import Self, TypeVar
@@ -14,41 +13,32 @@ from typing import Self, TypeVar
 import grpc
 
 from mcast.client.aiolinks import AioLinks
-from mcast.client.errors import ConfigurationError, DeadlineExceeded, McastError, Unavailable
+from mcast.client.errors import ConfigurationError, DeadlineExceeded, McastError, stream_ended
 from mcast.client.ids import RouteId, route_id
-from mcast.client.links import concerns_link
-from mcast.client.program import Program, Request, Response
+from mcast.client.program import Request, Response
 from mcast.client.requests import Keys, Patches, Routes
 from mcast.client.results import OpResult, SyncResult
-from mcast.client.session import BUFFERED, EXCEPTIONS_KEPT, OPEN_SECONDS, SLICE, Settings, closed
+from mcast.client.session import BUFFERED, OPEN_SECONDS, SLICE, SessionState, Settings, closed
 from mcast.client.wanted import encode
 from mcast.v1 import types_pb2 as t
 
 T = TypeVar("T")
 
-log = logging.getLogger("mcast.client")
 
-
-class Session:
+class Session(SessionState):
     """Programs routes for one owner; use it as an asynchronous context. Made by `Client.program`."""
 
+    _form = "async with client.program(...) as session"
+
     def __init__(self, links: AioLinks, settings: Settings) -> None:
-        self.error: McastError | ConfigurationError | None = None
-        """What has ended it for good."""
-        self.opened: Response.Opened = Response.Opened()
-        """What the daemon said when the stream that stands, or stood last, was opened."""
-        self.connected = False
+        super().__init__(settings)
         self._links = links
-        self._settings = settings
-        self._program = Program(keep=settings.keep)
-        self._stream: object = None
         self._wake = asyncio.Event()
-        self._closing = False
         self._waiters: list[asyncio.Future[None]] = []
-        self._exceptions: deque[OpResult] = deque(maxlen=EXCEPTIONS_KEPT)
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        self._entered = True
         self._task = asyncio.get_running_loop().create_task(self._run())
         try:
             await self._until(lambda: self.connected)
@@ -67,16 +57,6 @@ class Session:
             await self._cancel()
         if failure is not None:
             raise failure
-
-    @property
-    def replay_error(self) -> McastError | None:
-        """Why the replay after the last reconnect has deleted nothing, as TooManyDeletions; None = it was carried out."""
-        return self._program.replay_error
-
-    @property
-    def pending(self) -> int:
-        """Operations that are not acknowledged."""
-        return self._program.pending
 
     # --- operations --------------------------------------------------------------------------------------------------
 
@@ -117,6 +97,7 @@ class Session:
     async def ended(self) -> McastError | ConfigurationError:
         """Wait for what ends the session for good: Superseded, StaleEpoch, NotAllowed."""
         while self.error is None:
+            self._check()
             await self._told()
         return self.error
 
@@ -126,16 +107,14 @@ class Session:
             if self._program.pending >= BUFFERED:
                 await self._until(lambda: self._program.pending < BUFFERED)
             self._check()
-            for one in part:
-                last = add(one)
-            self._wake.set()
+            try:
+                for one in part:
+                    last = add(one)
+            finally:
+                self._wake.set()  # also for what stands before one that is no route
             if len(part) == SLICE:
                 await asyncio.sleep(0)
         return last
-
-    def _check(self) -> None:
-        if self.error is not None:
-            raise self.error
 
     # --- waiting -----------------------------------------------------------------------------------------------------
 
@@ -166,8 +145,7 @@ class Session:
                 if self.connected and self._task is not None:
                     await asyncio.wait([self._task])
         except TimeoutError:
-            text = f"{self._program.pending} operations are not acknowledged after {self._settings.close_timeout:g} s"
-            raise DeadlineExceeded(grpc.StatusCode.DEADLINE_EXCEEDED, text) from None
+            raise self._late() from None
 
     async def _cancel(self) -> None:
         if self._task is not None:
@@ -181,45 +159,41 @@ class Session:
     # --- streams -----------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        pauses = self._settings.backoff.pauses()
         try:
             while not self._closing:
                 error = await self._one_stream()
                 if error is None or self._closing:
                     return
-                if not (error.retryable and self._wait()):
+                pause = self._pause_after(error)
+                if pause is None:
                     self.error = error
                     return
-                log.info("owner %s: the session has broken: %s", self._settings.open.owner or "(own)", error)
-                if not concerns_link(error):
-                    await asyncio.sleep(max(next(pauses), error.retry_after or 0.0))
+                await asyncio.sleep(pause)
         except ConfigurationError as exc:
             self.error = exc
         finally:
             self.connected = False
             if not self._closing:  # also where a callback has raised: nobody shall wait for ever
-                self.error = self.error or closed()
+                self.error = self.error or closed(sys.exception())
             self._tell()
-
-    def _wait(self) -> bool:
-        """Whether a connection is waited for: always, once one has stood."""
-        return self._settings.wait or self.opened.instance_id != ""
 
     async def _one_stream(self) -> McastError | None:
         """Carry out one stream; why it has ended, None where we have ended it."""
         stream = self._stream = object()
-        wait = self._wait()
+        standing = asyncio.Event()
+        wait = self._waits()
         try:
             async with self._links.use(None if wait else OPEN_SECONDS, wait=wait) as link:
-                standing = asyncio.Event()
                 call = link.stubs.routes.ProgramRoutes(self._requests(stream, standing))
                 try:
                     async with asyncio.timeout(OPEN_SECONDS):
                         first = await call.read()
                     if not isinstance(first, Response):
-                        return Unavailable(grpc.StatusCode.UNAVAILABLE, "the daemon has ended the stream", reason="NO_ANSWER")
+                        return stream_ended()
                     self._links.answered(link)
-                    self._stand(first.opened, standing)
+                    self._stands(first.opened)
+                    standing.set()
+                    self._tell()
                     while isinstance(answer := await call.read(), Response):
                         self._take(answer)
                 finally:
@@ -231,27 +205,14 @@ class Session:
         finally:
             self._stream = None
             self.connected = False
+            standing.set()  # What gRPC asks for requests of this stream ends: it does not by itself.
+            self._wake.set()
             self._tell()
-        return None if self._closing else Unavailable(grpc.StatusCode.UNAVAILABLE, "the daemon has ended the stream")
-
-    def _stand(self, opened: Response.Opened, standing: asyncio.Event) -> None:
-        self.opened = opened
-        self._program.begin()
-        self.connected = True
-        standing.set()
-        self._tell()
+        return None if self._closing else stream_ended()
 
     def _take(self, answer: Response) -> None:
-        for found in self._program.take(answer):
-            if self._settings.on_exception is not None:
-                self._settings.on_exception(found)
-            else:
-                self._exceptions.append(found)
-        error = self._program.replay_error
-        if error is not None and answer.HasField("synced"):
-            log.warning("owner %s: the replay has deleted nothing: %s", self.opened.owner, error)
-            if error.retryable:
-                raise error  # The stream begins anew, and the replay with it.
+        self._report(self._heard(answer))
+        self._judge(answer)
         self._tell()
 
     async def _requests(self, stream: object, standing: asyncio.Event) -> AsyncIterator[Request]:

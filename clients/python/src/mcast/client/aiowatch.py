@@ -6,42 +6,34 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from types import TracebackType
 from typing import Self
 
-import grpc
-
 from mcast.client.aiolinks import AioLinks
-from mcast.client.cache import Cache
-from mcast.client.errors import ConfigurationError, McastError, Unavailable
-from mcast.client.events import Delete, Disconnected, Event, Put, Reader, Synced
+from mcast.client.errors import ConfigurationError, McastError, misused, stream_ended
+from mcast.client.events import Delete, Disconnected, Event, Put
 from mcast.client.ids import JoinId, RouteId, SourceId
-from mcast.client.links import concerns_link
 from mcast.client.target import Backoff
+from mcast.client.watch import ViewState, WatchState
 from mcast.v1 import services_pb2 as sv
 from mcast.v1 import types_pb2 as t
 
-FIRST_SECONDS = 10.0
-"""For the first connection, where it is not waited for."""
 
-
-class Watch:
+class Watch(WatchState):
     """Events, for ever: iterate once. It reconnects by itself; what it raises is healed by no retry. Made by `Client.watch`."""
 
     def __init__(self, links: AioLinks, request: sv.WatchRequest, backoff: Backoff, *, wait: bool) -> None:
+        super().__init__(request, backoff, wait=wait)
         self._links = links
-        self._reader = Reader(request)
-        self._backoff = backoff
-        self._wait = wait
         self._events = self._follow()
-
-    @property
-    def resume_token(self) -> str:
-        """A token that covers all events that were handed out, for another watch of the same kinds."""
-        return self._reader.token
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event:
-        return await anext(self._events)
+        try:
+            return await anext(self._events)
+        except asyncio.CancelledError:
+            # Somebody waits no longer, as with asyncio.timeout. That is no end: who asks again goes on from the token.
+            self._events = self._follow()
+            raise
 
     async def aclose(self) -> None:
         """Hang up; leaving the loop does the same, when Python gets to it."""
@@ -54,40 +46,34 @@ class Watch:
         await self.aclose()
 
     async def _follow(self) -> AsyncGenerator[Event, None]:
-        pauses = self._backoff.pauses()
         while True:
-            error: McastError = Unavailable(grpc.StatusCode.UNAVAILABLE, "the daemon has ended the stream", reason="ENDED")
+            error: McastError = stream_ended()
             try:
-                async with self._links.use(None if self._wait else FIRST_SECONDS, wait=self._wait) as link:
+                async with self._links.use(self._patience, wait=self._waits) as link:
                     call = link.stubs.events.Watch(self._reader.request())
                     try:
                         async for message in call:
                             self._links.answered(link)
-                            self._wait = True
-                            for event in self._reader.read(message):
-                                if isinstance(event, Synced):
-                                    pauses = self._backoff.pauses()
+                            for event in self._heard(message):
                                 yield event
                     finally:
                         call.cancel()
             except McastError as exc:
-                if not exc.retryable or not self._wait:
-                    raise
+                self._broken(exc)
                 error = exc
             yield Disconnected(error)
-            if not concerns_link(error):
-                await asyncio.sleep(max(next(pauses), error.retry_after or 0.0))
+            await asyncio.sleep(self._pause_after(error))
 
 
-class View:
+class View(ViewState):
     """What the daemon has, kept up to date; use it as an asynchronous context. Made by `Client.view`."""
 
+    _form = "async with client.view(...) as view"
+
     def __init__(self, watch: Watch, on_event: Callable[[Put | Delete], None] | None) -> None:
-        self.error: McastError | ConfigurationError | None = None
-        """What has ended it; what is read stays as it was."""
+        super().__init__()
         self._watch = watch
         self._on_event = on_event
-        self._cache = Cache()
         self._waiters: list[asyncio.Future[None]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -127,21 +113,6 @@ class View:
         """Counters, as they were sampled last."""
         return self._cache.now.counters
 
-    @property
-    def connected(self) -> bool:
-        """Whether the stream stands."""
-        return self._cache.connected
-
-    @property
-    def synced(self) -> bool:
-        """Whether nothing is missing; while it is False what is read is the last that was known."""
-        return self._cache.synced
-
-    @property
-    def version(self) -> int:
-        """Grows with each change."""
-        return self._cache.version
-
     async def ready(self) -> None:
         """Wait until nothing is missing; what has ended the view is raised."""
         await self._until(lambda: self._cache.synced)
@@ -153,8 +124,10 @@ class View:
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
-            if self._task is not None and self._task.done():
-                raise self.error or McastError(grpc.StatusCode.FAILED_PRECONDITION, "the view is closed")
+            if self._task is None:
+                raise misused("view", self._form)
+            if self._task.done():
+                raise self._end() from (None if self._task.cancelled() else self._task.exception())
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             await waiter

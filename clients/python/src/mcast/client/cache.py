@@ -1,4 +1,4 @@
-"""Owns what a view knows: the objects as the events leave them. It waits for nothing; aioview.py and syncview.py fill it."""
+"""Owns what a view knows: the objects as the events leave them. It waits for nothing; aiowatch.py and syncwatch.py fill it."""
 
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
@@ -47,7 +47,9 @@ class Cache:
         match event:
             case Put() | Delete():
                 self.connected = True
-                if self._next is not None:
+                if isinstance(event.object, t.Upcall):  # told, not kept: a snapshot that is coming in is none of its business
+                    yield event
+                elif self._next is not None:
                     _store(self._next, event)
                 elif _store(self.now, event):
                     self.version += 1

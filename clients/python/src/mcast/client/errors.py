@@ -183,6 +183,7 @@ _BY_CODE: Mapping[grpc.StatusCode, type[McastError]] = {
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.PERMISSION_DENIED: NotAllowed,
+    grpc.StatusCode.UNAUTHENTICATED: NotAllowed,
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.RESOURCE_EXHAUSTED: LimitExceeded,
 }
@@ -197,6 +198,16 @@ def make_error(code: grpc.StatusCode, message: str, reason: str = "", **more: An
     """Make the exception of a code and a reason."""
     kind = _BY_REASON.get(reason) or _BY_CODE.get(code, McastError)
     return kind(code, message, reason=reason, **more)
+
+
+def stream_ended() -> Unavailable:
+    """Make the error of a stream that the daemon has ended without a word: said of the stream, not of the connection."""
+    return Unavailable(grpc.StatusCode.UNAVAILABLE, "the daemon has ended the stream", reason="ENDED")
+
+
+def misused(what: str, form: str) -> McastError:
+    """Make the error of something that was never entered: it would wait for ever."""
+    return McastError(grpc.StatusCode.FAILED_PRECONDITION, f"the {what} is not open: use it as a context, `{form}`")
 
 
 def from_item(error: t.Error) -> McastError:

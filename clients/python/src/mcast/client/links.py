@@ -72,8 +72,7 @@ class Links(Generic[C]):
     def current(self) -> Link[C]:
         """Return the channel that calls begin on, made if there is none; ConfigurationError if TLS files never were of use."""
         if self.closed:
-            text = f"the client of {self.target.address} is closed: make another"
-            raise McastError(grpc.StatusCode.FAILED_PRECONDITION, text)
+            raise self.gone()
         if self._files_changed() and self._link is not None:
             self._retire(self._link)
         if self._link is None:
@@ -112,6 +111,10 @@ class Links(Generic[C]):
         self.closed = True
         link, self._link = self._link, None
         return [] if link is None else [link]
+
+    def gone(self) -> McastError:
+        """Make the error of a client that is closed."""
+        return McastError(grpc.StatusCode.FAILED_PRECONDITION, f"the client of {self.target.address} is closed: make another")
 
     def unreachable(self, said: str) -> Unavailable:
         """Make the error of a connection that does not come to stand, from gRPC's words."""
@@ -155,6 +158,25 @@ class Links(Generic[C]):
         finally:
             self._stamp = stamp
         return True
+
+
+class Deadline:
+    """How long one call may take, over all its attempts."""
+
+    def __init__(self, seconds: float, *, again: bool) -> None:
+        """`again`: an attempt for want of a connection is not the last one."""
+        self._ends = time.monotonic() + seconds
+        self._again = again
+
+    @property
+    def left(self) -> float:
+        """Seconds until it; what gRPC is given is above 0 always."""
+        return max(self._ends - time.monotonic(), 0.001)
+
+    def failed(self, error: McastError) -> None:
+        """An attempt has failed: raise its error, unless there is to be another one."""
+        if not (self._again and concerns_link(error) and time.monotonic() < self._ends):
+            raise error
 
 
 def concerns_link(error: McastError) -> bool:

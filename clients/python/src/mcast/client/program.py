@@ -292,6 +292,8 @@ class Program:
                     self._undo(op, item.before[change.id - item.first])
                 break
         error = from_item(change.error) if change.HasField("error") else None
+        if error is None and change.after.status.HasField("last_error"):
+            error = from_item(change.after.status.last_error)  # It has not failed, but waits for something.
         return OpResult(change.id, key, change.after.status.state, error, change.after)
 
     def _undo(self, op: _Op, before: bytes | None) -> None:

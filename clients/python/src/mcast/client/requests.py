@@ -10,6 +10,9 @@ from mcast.v1 import route_service_pb2 as rs
 from mcast.v1 import services_pb2 as sv
 from mcast.v1 import types_pb2 as t
 
+_SECONDS_MAX = 315_576_000_000
+"""The longest Duration, 10,000 years."""
+
 CHUNK = 1000
 """Routes in one message of a stream."""
 
@@ -151,7 +154,9 @@ def watch(
 
 
 def duration(seconds: float) -> Duration:
-    """Seconds as the contract takes them."""
+    """Seconds as the contract takes them; ConfigurationError for what is no such number."""
+    if not abs(seconds) <= _SECONDS_MAX:  # also where it is no number at all
+        raise ConfigurationError(f"{seconds} can't be used as seconds: give a number of at most {_SECONDS_MAX}")
     nanos = round(seconds * 1e9)
     return Duration(seconds=nanos // 1_000_000_000, nanos=nanos % 1_000_000_000)
 

@@ -127,9 +127,5 @@ class SyncResult:
 
 
 def _failed(change: rs.RouteChange) -> bool:
-    """Whether a change counts as failed: one that waits for an interface has an error too."""
-    if not change.HasField("error"):
-        return False
-    if not change.HasField("after") or change.after.status.state == t.ROUTE_STATE_FAILED:
-        return True
-    return change.after.status.state == t.ROUTE_STATE_PROGRAMMED and change.error.reason not in _WAITING  # its join was refused
+    """Whether a change counts as failed: one that waits for an interface does not, and says so in its status alone."""
+    return change.HasField("error")

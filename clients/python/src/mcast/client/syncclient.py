@@ -1,6 +1,5 @@
 """Owns the client for threads: every RPC of the contract as a method, on gRPC's synchronous stack. aioclient.py has the same."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
@@ -9,7 +8,7 @@ from mcast.client import requests
 from mcast.client.aioclient import STREAM_SECONDS, UNARY_SECONDS
 from mcast.client.errors import McastError
 from mcast.client.events import Delete, Put
-from mcast.client.links import concerns_link
+from mcast.client.links import Deadline
 from mcast.client.requests import Joins, Keys, Kinds, Options, Patches, Routes
 from mcast.client.results import JoinResult, OpResult, Snapshot, WriteResult
 from mcast.client.session import Lease, Settings, opening
@@ -268,30 +267,28 @@ class SyncClient:
 
     def _call(self, call: Callable[[Stubs, float], A], timeout: float | None, *, again: bool = True) -> A:
         """Make a call, with the seconds that are left for it."""
-        clock = time.monotonic
-        ends = clock() + (self._timeout if timeout is None else timeout)
+        deadline = Deadline(self._timeout if timeout is None else timeout, again=again and self._wait)
         while True:
             try:
-                with self._calls.use(ends - clock(), wait=self._wait) as link:
-                    answer = call(link.stubs, max(ends - clock(), 0.001))
+                with self._calls.use(deadline.left, wait=self._wait) as link:
+                    answer = call(link.stubs, deadline.left)
                     self._calls.answered(link)
                     return answer
             except McastError as exc:
-                if not (again and self._wait and concerns_link(exc) and clock() < ends):
-                    raise
+                deadline.failed(exc)
 
     def _chunks(self, call: Callable[[Stubs, float], Iterable[A]], timeout: float) -> Iterator[A]:
         """Make a call with answers in a stream; again as long as none has come."""
-        clock = time.monotonic
-        ends, begun = clock() + timeout, False
+        deadline, begun = Deadline(timeout, again=self._wait), False
         while True:
             try:
-                with self._calls.use(ends - clock(), wait=self._wait) as link:
-                    for answer in call(link.stubs, max(ends - clock(), 0.001)):
+                with self._calls.use(deadline.left, wait=self._wait) as link:
+                    for answer in call(link.stubs, deadline.left):
                         self._calls.answered(link)
                         begun = True
                         yield answer
                     return
             except McastError as exc:
-                if begun or not (self._wait and concerns_link(exc) and clock() < ends):
+                if begun:
                     raise
+                deadline.failed(exc)

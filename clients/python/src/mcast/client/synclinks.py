@@ -81,15 +81,11 @@ class SyncLinks:
 
         Unavailable if it does not stand within `timeout` seconds, before `until` or, without `wait`, at the first attempt.
         """
-        while True:
-            with self._lock:
-                link = self._links.current()
-                if link.ready:
-                    link.users += 1
-                    break
-            self._ready(timeout, wait=wait, until=until)
+        with self._unless_closed():
+            link = self._take(timeout, wait=wait, until=until)
         try:
-            yield link
+            with self._unless_closed():
+                yield link
         except grpc.RpcError as exc:
             error = from_rpc(exc)
             if concerns_link(error):
@@ -100,6 +96,26 @@ class SyncLinks:
             with self._lock:
                 self._links.release(link)
             self._close_idle()
+
+    @contextlib.contextmanager
+    def _unless_closed(self) -> Iterator[None]:
+        """What gRPC says of a channel that another thread closes just now is a ValueError."""
+        try:
+            yield
+        except ValueError as exc:
+            if self._closed.is_set():
+                raise self._links.gone() from exc
+            raise
+
+    def _take(self, timeout: float | None, *, wait: bool, until: threading.Event | None) -> Link[Stubs]:
+        """Wait for a channel that stands, and count as a user of it."""
+        while True:
+            with self._lock:
+                link = self._links.current()
+                if link.ready:
+                    link.users += 1
+                    return link
+            self._ready(timeout, wait=wait, until=until)
 
     def answered(self, link: Link[Stubs]) -> None:
         """A call on this channel was answered."""

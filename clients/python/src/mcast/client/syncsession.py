@@ -4,55 +4,45 @@ The protocol is program.py's.
 """
 
 import itertools
-import logging
+import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import grpc
 
-from mcast.client.errors import ConfigurationError, DeadlineExceeded, McastError, Unavailable
+from mcast.client.errors import ConfigurationError, DeadlineExceeded, McastError, stream_ended
 from mcast.client.ids import route_id
-from mcast.client.links import concerns_link
-from mcast.client.program import Program, Request, Response
+from mcast.client.program import Request, Response
 from mcast.client.requests import Keys, Patches, Routes
 from mcast.client.results import OpResult, SyncResult
-from mcast.client.session import BUFFERED, EXCEPTIONS_KEPT, OPEN_SECONDS, SLICE, Settings, closed
+from mcast.client.session import BUFFERED, OPEN_SECONDS, SLICE, SessionState, Settings, closed
 from mcast.client.synclinks import SyncLinks
 from mcast.client.wanted import encode
 from mcast.v1 import types_pb2 as t
 
 T = TypeVar("T")
 
-log = logging.getLogger("mcast.client")
 
-
-class SyncSession:
+class SyncSession(SessionState):
     """Programs routes for one owner, from any number of threads; use it as a context. Made by `SyncClient.program`."""
 
+    _form = "with client.program(...) as session"
+
     def __init__(self, links: SyncLinks, settings: Settings) -> None:
-        self.error: McastError | ConfigurationError | None = None
-        """What has ended it for good."""
-        self.opened: Response.Opened = Response.Opened()
-        """What the daemon said when the stream that stands, or stood last, was opened."""
-        self.connected = False
+        super().__init__(settings)
         self._links = links
-        self._settings = settings
-        self._program = Program(keep=settings.keep)
         self._changed = threading.Condition()
         """Of all that is here; never held while gRPC is called."""
-        self._stream: object = None
         self._call: Any = None
-        self._closing = False
         self._gone = threading.Event()
-        self._exceptions: deque[OpResult] = deque(maxlen=EXCEPTIONS_KEPT)
         self._thread = threading.Thread(target=self._run, name="mcast session", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
+        self._entered = True
         try:
             self._until(lambda: self.connected, None)
         except BaseException:
@@ -70,16 +60,6 @@ class SyncSession:
             self._end()
         if failure is not None:
             raise failure
-
-    @property
-    def replay_error(self) -> McastError | None:
-        """Why the replay after the last reconnect has deleted nothing, as TooManyDeletions; None = it was carried out."""
-        return self._program.replay_error
-
-    @property
-    def pending(self) -> int:
-        """Operations that are not acknowledged."""
-        return self._program.pending
 
     # --- operations --------------------------------------------------------------------------------------------------
 
@@ -120,6 +100,8 @@ class SyncSession:
     def ended(self, timeout: float | None = None) -> McastError | ConfigurationError | None:
         """Wait for what ends the session for good: Superseded, StaleEpoch, NotAllowed; None after `timeout` seconds."""
         with self._changed:
+            if self.error is None:
+                self._check()
             self._changed.wait_for(lambda: self.error is not None, timeout)
             return self.error
 
@@ -130,19 +112,19 @@ class SyncSession:
                 if self._program.pending >= BUFFERED:
                     self._changed.wait_for(lambda: self._program.pending < BUFFERED or self.error is not None)
                 self._check()
-                for one in part:
-                    last = add(one)
-                self._changed.notify_all()
+                try:
+                    for one in part:
+                        last = add(one)
+                finally:
+                    self._changed.notify_all()  # also for what stands before one that is no route
         return last
-
-    def _check(self) -> None:
-        if self.error is not None:
-            raise self.error
 
     # --- waiting -----------------------------------------------------------------------------------------------------
 
     def _until(self, condition: Callable[[], bool], timeout: float | None) -> None:
         with self._changed:
+            if not condition():
+                self._check()
             if not self._changed.wait_for(lambda: condition() or self.error is not None, timeout):
                 raise DeadlineExceeded(grpc.StatusCode.DEADLINE_EXCEEDED, f"not within {timeout:g} s")
             if not condition():
@@ -155,8 +137,7 @@ class SyncSession:
         try:
             self._until(lambda: self._program.acked >= target, self._settings.close_timeout)
         except DeadlineExceeded:
-            text = f"{self._program.pending} operations are not acknowledged after {self._settings.close_timeout:g} s"
-            raise DeadlineExceeded(grpc.StatusCode.DEADLINE_EXCEEDED, text) from None
+            raise self._late() from None
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -176,36 +157,30 @@ class SyncSession:
     # --- streams -----------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        pauses = self._settings.backoff.pauses()
         over: McastError | ConfigurationError | None = None
         try:
-            while not self._closing and over is None:
+            while not self._closing:
                 error = self._one_stream()
                 if error is None or self._closing:
                     return
-                if not (error.retryable and self._wait()):
+                pause = self._pause_after(error)
+                if pause is None:
                     over = error
                     return
-                log.info("owner %s: the session has broken: %s", self._settings.open.owner or "(own)", error)
-                if not concerns_link(error):
-                    self._gone.wait(max(next(pauses), error.retry_after or 0.0))
+                self._gone.wait(pause)
         except ConfigurationError as exc:
             over = exc
         finally:
             with self._changed:
                 self.connected = False
                 if not self._closing:  # also where a callback has raised: nobody shall wait for ever
-                    self.error = self.error or over or closed()
+                    self.error = self.error or over or closed(sys.exception())
                 self._changed.notify_all()
-
-    def _wait(self) -> bool:
-        """Whether a connection is waited for: always, once one has stood."""
-        return self._settings.wait or self.opened.instance_id != ""
 
     def _one_stream(self) -> McastError | None:
         """Carry out one stream; why it has ended, None where we have ended it."""
         stream = object()
-        wait = self._wait()
+        wait = self._waits()
         patience: threading.Timer | None = None
         try:
             with self._links.use(None if wait else OPEN_SECONDS, wait=wait, until=self._gone) as link:
@@ -232,28 +207,18 @@ class SyncSession:
                 self._stream = None
                 self.connected = False
                 self._changed.notify_all()
-        return None if self._closing else Unavailable(grpc.StatusCode.UNAVAILABLE, "the daemon has ended the stream")
+        return None if self._closing else stream_ended()
 
     def _take(self, answer: Response) -> None:
         with self._changed:
             if answer.HasField("opened"):
-                self.opened = answer.opened
-                self._program.begin()
-                self.connected = True
-                self._changed.notify_all()
-                return
-            found = self._program.take(answer)
-            if self._settings.on_exception is None:
-                self._exceptions.extend(found)
+                self._stands(answer.opened)
+                found = []
+            else:
+                found = self._heard(answer)
             self._changed.notify_all()
-        if self._settings.on_exception is not None:
-            for one in found:
-                self._settings.on_exception(one)
-        error = self._program.replay_error
-        if error is not None and answer.HasField("synced"):
-            log.warning("owner %s: the replay has deleted nothing: %s", self.opened.owner, error)
-            if error.retryable:
-                raise error  # The stream begins anew, and the replay with it.
+        self._report(found)
+        self._judge(answer)
 
     def _requests(self, stream: object) -> Iterator[Request]:
         """Yield what is to be said on one stream; a thread of gRPC's asks for more when there is room."""

@@ -1,5 +1,6 @@
 """Owns how a daemon is reached: its address, TLS files and their changes, keepalive and back-off. No connection is made here."""
 
+import ipaddress
 import random
 import ssl
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ from mcast.client.errors import ConfigurationError
 DEFAULT_ADDRESS = "unix:/run/mcastd/mcastd.sock"
 
 _LOCAL = ("unix:", "unix-abstract:")
-_LOOPBACK = ("localhost:", "127.", "[::1]:")
 
 _MESSAGE_MAX = 64 << 20
 """Bytes of one answer: a status with thousands of owners, say. Lists come in chunks below 4 MiB."""
@@ -92,8 +92,10 @@ class Tls:
     def _check(self) -> None:
         # gRPC itself takes anything, and fails later at each handshake, in words that name no file.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        # Bundles have comments in all languages between the certificates; ssl takes ASCII alone.
+        authorities = _bytes(self.ca).decode("ascii", "ignore")
         try:
-            context.load_verify_locations(cadata=_bytes(self.ca).decode("ascii"))
+            context.load_verify_locations(cadata=authorities)
         except (ssl.SSLError, ValueError) as exc:
             raise ConfigurationError(f"{self.ca} has no certificates that can be used: {exc}") from exc
         if not self.cert:
@@ -125,7 +127,7 @@ class Target:
             raise ConfigurationError(f"{self.address!r} is no address: write unix:PATH, HOST:PORT or [IPV6]:PORT")
         if local and self.tls is not None:
             raise ConfigurationError(f"{self.address} is a socket of this host, which takes no TLS: leave out tls")
-        if not local and self.tls is None and not self.address.startswith(_LOOPBACK):
+        if not local and self.tls is None and not _is_loopback(host):
             raise ConfigurationError(f"{self.address} is another host: give tls=Tls(ca, cert, key)")
 
     def options(self, *, watching: bool) -> list[tuple[str, int | str]]:
@@ -149,6 +151,14 @@ class Target:
     def stamp(self) -> object:
         """Return what differs when a TLS file has changed."""
         return None if self.tls is None else self.tls.stamp()
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether a host is this one: a name that only begins like an address of loopback is not."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
