@@ -22,6 +22,13 @@ _OF_TCP = (*_FILES, "plain")
 _SEPARATOR = re.compile(r"\s+|,(?=[\w.-]*:)")
 """Between addresses: blanks, or a comma before the next scheme; other commas start options."""
 
+_TCP = "write tcp:ADDRESS:PORT, such as tcp:0.0.0.0:50051 or tcp:[::]:50051"
+_LINK_LOCAL = (
+    "a link-local address is another one on each interface: use a global or unique local one (fd00::/8), or [::] for all"
+)
+_MAPPED = bytes(10) + b"\xff\xff"
+"""Begins IPv4 addresses in IPv6 (RFC 4291 section 2.5.5.2)."""
+
 _MODE = re.compile(r"0?[0-7]{3}")
 
 
@@ -121,7 +128,11 @@ def _host_port(origin: object, address: str) -> tuple[str, int, bool]:
     except (OSError, ValueError):
         packed = b""
     if not packed or not port:
-        raise bad(origin, address, "write tcp:ADDRESS:PORT, such as tcp:0.0.0.0:50051 or tcp:[::]:50051")
+        raise bad(origin, address, _LINK_LOCAL if "%" in address else _TCP)
+    if len(packed) == 16 and packed[0] == 0xFE and packed[1] & 0xC0 == 0x80:
+        raise bad(origin, address, _LINK_LOCAL)
+    if packed.startswith(_MAPPED):
+        raise bad(origin, address, f"write it as IPv4: tcp:{socket.inet_ntop(socket.AF_INET, packed[-4:])}:{port}")
     return socket.inet_ntop(family, packed), port, packed[0] == 127 if len(packed) == 4 else packed == bytes(15) + b"\1"
 
 

@@ -2,24 +2,29 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 
 from mcastd.cli.configuration import load_settings
 from mcastd.cli.flags import Flags
+from mcastd.cli.readable import files_of, reader_of, warnings
 from mcastd.keeper.failure import EX_CONFIG, CannotRun
+from mcastd.model.errors import McastdError
+from mcastd.model.principal import Principal
 from mcastd.model.record import InterfaceSettings
 from mcastd.model.route import Oif, Route, Template
 from mcastd.model.rule import Rule
+from mcastd.model.settings import Settings
 from mcastd.model.template import key_text
 from mcastd.sources.config import Configuration, read_configuration
 from mcastd.sources.faults import BadConfiguration
 
 
 def check(path: str, *, quiet: bool) -> int:
-    """Check a file and what it includes; the exit code."""
+    """Check a file and what it includes; the exit code. What only the server's user can't read is warned of, and no fault."""
     try:
         found = read_configuration(path)
-        load_settings(Flags(config=path), {})
+        settings = load_settings(Flags(config=path), {})
     except BadConfiguration as exc:
         for fault in exc.faults:
             print(fault, file=sys.stderr)
@@ -29,9 +34,36 @@ def check(path: str, *, quiet: bool) -> int:
     except CannotRun as exc:
         print(exc, file=sys.stderr)
         return exc.exit_code
+    if not _certificates_good(settings):
+        return EX_CONFIG
+    if (reader := reader_of(settings)) is not None:
+        for warning in warnings(reader, files_of(settings, found.files)):
+            print(warning, file=sys.stderr)
     if not quiet:
         _print(found)
     return 0
+
+
+def _certificates_good(settings: Settings) -> bool:
+    """Whether a server could start with the files of all listeners with TLS, as far as who asks can read them.
+
+    Of certificates that have ended, with which it does, is told too.
+    """
+    remotes, good = [remote for remote in settings.remotes if remote.cert], True
+    if remotes:
+        from mcastd.api.certificates import read_files, refused  # noqa: PLC0415 - gRPC, of which the others have no need
+
+        for remote in remotes:
+            try:
+                problem = read_files(remote).problem(time.time())
+            except McastdError as exc:
+                if not isinstance(exc.__cause__, PermissionError):
+                    print(exc, file=sys.stderr)
+                    good = False
+                continue
+            if problem:
+                print(refused(remote, problem), file=sys.stderr)
+    return good
 
 
 def _print(found: Configuration) -> None:
@@ -52,6 +84,7 @@ def listing(found: Configuration) -> Iterator[str]:
         "interfaces": len(found.settings),
         "tables": len(found.tables),
         "rules": len(found.rules),
+        "principals": len(found.principals),
     }
     yield ", ".join(f"{name} {number}" for name, number in counts.items())
     yield from (f"file {path}" for path in found.files)
@@ -60,6 +93,13 @@ def listing(found: Configuration) -> Iterator[str]:
         yield f"join {join.key}{_cookie(join.cookie)}"
     yield from map(_interface, found.settings.values())
     yield from map(_rule, found.rules)
+    yield from map(_principal, found.principals.values())
+
+
+def _principal(one: Principal) -> str:
+    limits = (("streams", one.quota.streams), ("requests a second", one.quota.requests), ("routes", one.quota.routes))
+    said = "".join(f", at most {limit} {what}" for what, limit in limits if limit)
+    return f"principal {one.name}: {one.access.name.lower()}, owner {one.owner}{said}"
 
 
 def _route(route: Route) -> str:

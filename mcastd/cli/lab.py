@@ -8,6 +8,7 @@ import datetime as dt
 import grp
 import ipaddress
 import os
+import pwd
 import re
 import socket
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import InvalidKey
+from cryptography.exceptions import InvalidKey, InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -64,6 +65,7 @@ def _init(given: argparse.Namespace) -> str:
     hosts = given.host or [socket.gethostname(), "localhost", "127.0.0.1", "::1"]
     clients = given.client or ["controller"]
     server_names, client_names = [_host(one) for one in hosts], {name: _client(name) for name in clients}
+    _check_files(clients)
     directory = Path(given.directory).absolute()
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     signer = _ca(directory)
@@ -72,8 +74,8 @@ def _init(given: argparse.Namespace) -> str:
     wanted += [(_file_name(name), name, [found], ExtendedKeyUsageOID.CLIENT_AUTH) for name, found in client_names.items()]
     for file, name, names, use in wanted:
         certificate = directory / f"{file}.pem"
-        if certificate.exists() and not given.renew:
-            lines.append(f"# {certificate} is there already (--renew makes it anew)")
+        if not given.renew and certificate.exists() and certificate.with_suffix(".key").exists():
+            lines.append(f"# {certificate} is there already{_faults(certificate, signer, names)} (--renew makes it anew)")
             continue
         key = ec.generate_private_key(ec.SECP256R1())
         _write(certificate.with_suffix(".key"), _pem_key(key), 0o640 if file == "server" else 0o600)
@@ -94,6 +96,9 @@ def _ca(directory: Path) -> _Signer:
             raise _Refused(f"the CA {certificate} with {key} can't be used: {exc}; move both away to make a new one") from exc
         if not isinstance(private, ec.EllipticCurvePrivateKey) or private.public_key() != found.public_key():
             raise _Refused(f"{key} is not the key of {certificate}: move both away to make a new one")
+        if found.not_valid_after_utc <= dt.datetime.now(dt.UTC):
+            text = f"the CA {certificate} has ended on {_date(found)}"
+            raise _Refused(f"{text}: move it and {key} away to make a new one, and give --renew")
         return _Signer(found, private)
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"mcastd lab CA {socket.gethostname()}"[:64])])
@@ -108,13 +113,43 @@ def _ca(directory: Path) -> _Signer:
     return _Signer(made, private)
 
 
+def _check_files(clients: list[str]) -> None:
+    """Refuse two names of one file: one would have the other's certificate."""
+    by_file: dict[str, str] = {}
+    for name in clients:
+        other = by_file.setdefault(_file_name(name), name)
+        if other != name:
+            text = f"--client {name!r} can't be used beside {other!r}: both are written to {_file_name(name)}.pem"
+            raise _Refused(f"{text}; make one in another directory, with this CA", EX_USAGE)
+
+
+def _faults(path: Path, signer: _Signer, names: list[x509.GeneralName]) -> str:
+    """Why a certificate that is there may not be what is wanted, or nothing."""
+    try:
+        found = x509.load_pem_x509_certificate(path.read_bytes())
+        alternatives = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        found.verify_directly_issued_by(signer.certificate)
+    except (ValueError, x509.ExtensionNotFound):
+        return ", but it is of no use"
+    except (InvalidSignature, TypeError):
+        return ", but of another CA"
+    if found.not_valid_after_utc <= dt.datetime.now(dt.UTC):
+        return f", but has ended on {_date(found)}"
+    lacking = ", ".join(str(one.value) for one in names if one not in list(alternatives))
+    return f", but does not name {lacking}" if lacking else ""
+
+
+def _date(certificate: x509.Certificate) -> str:
+    return f"{certificate.not_valid_after_utc:%Y-%m-%d}"
+
+
 def _sign(
     signer: _Signer, key: _Key, name: str, names: list[x509.GeneralName], use: x509.ObjectIdentifier, days: int
 ) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name if len(name) <= 64 else _file_name(name)[:64])])
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.key.public_key())
     return (
-        _builder(subject, signer.certificate.subject, key.public_key(), days)
+        _builder(subject, signer.certificate.subject, key.public_key(), days, signer.certificate.not_valid_after_utc)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(sign=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([use]), critical=False)
@@ -124,8 +159,12 @@ def _sign(
     )
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int, end: dt.datetime | None = None
+) -> x509.CertificateBuilder:
+    """What all certificates have; they end in so many days, and not after the CA's `end`."""
     now = dt.datetime.now(dt.UTC)
+    until = now + dt.timedelta(days=days)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -133,7 +172,7 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicK
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - _CLOCKS)
-        .not_valid_after(now + dt.timedelta(days=days))
+        .not_valid_after(until if end is None else min(until, end))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 
@@ -172,9 +211,17 @@ def _give(key: Path, group: str) -> list[str]:
     """Let the server's group read the key; what to do where that can't be."""
     try:
         os.chown(key, -1, grp.getgrnam(group).gr_gid)
-    except (KeyError, PermissionError):
+    except KeyError:
+        who = f"there is no group {group}; without a user mcastd the server is nobody: chgrp {_group_of_nobody()} {key}"
+        return [f"# {key}: let the server's user read it ({who})"]
+    except PermissionError:
         return [f"# {key}: let the server's user read it (chgrp {group} {key})"]
     return []
+
+
+def _group_of_nobody() -> str:
+    """The group of the user that the server becomes where there is none of its own; distributions call it differently."""
+    return grp.getgrgid(pwd.getpwnam("nobody").pw_gid).gr_name
 
 
 def _host(text: str) -> x509.GeneralName:
@@ -189,6 +236,10 @@ def _client(text: str) -> x509.GeneralName:
         if not text.isascii() or not text.isprintable() or " " in text:
             raise _Refused(f"--client {text!r} can't be used: write a URI such as spiffe://lab/controller", EX_USAGE)
         return x509.UniformResourceIdentifier(text)
+    if "*" in text:
+        raise _Refused(
+            f"--client {text!r} can't be used: name one client; who may be anybody is said in the configuration", EX_USAGE
+        )
     return _dns("--client", text)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from mcastd.cli.flags import Flags, config_path
 from mcastd.keeper.failure import EX_CONFIG, EX_OSERR, CannotRun
+from mcastd.keeper.scheduling import be_ordinary
 from mcastd.model.settings import Settings
 
 
@@ -20,7 +21,9 @@ class FaultyConfiguration(CannotRun):
 
     def __init__(self, faults: list[str]) -> None:
         """Each a sentence with its place."""
-        super().__init__(EX_CONFIG, f"the configuration can't be used: {len(faults)} faults, see above")
+        super().__init__(
+            EX_CONFIG, f"the configuration can't be used: {len(faults)} fault{'s' if len(faults) != 1 else ''}, see above"
+        )
         self.faults = faults
 
 
@@ -50,6 +53,7 @@ def _ask_child(path: str | None, flags: Flags, environment: Mapping[str, str]) -
     if not child:
         try:
             os.close(reader)
+            be_ordinary()  # An image that was executed in place has the keeper's priority from its start.
             _answer(writer, path, flags, environment)
         finally:
             if sys.exc_info()[0] is not None:

@@ -50,7 +50,8 @@ def parser() -> argparse.ArgumentParser:
         "--listen",
         metavar="ADDRESS",
         action="append",
-        help="address of the API, may be repeated: unix:PATH[,mode=0660][,group=NAME][,access=view|write|admin][,owner=NAME] "
+        help="address of the API, may be repeated: unix:PATH[,mode=0660][,group=NAME][,access=view|write|admin][,owner=NAME], or "
+        "with TLS tcp:ADDRESS:PORT,cert=FILE,key=FILE,ca=FILE "
         f"(default: unix:{DEFAULT_SOCKET}) [MCASTD_LISTEN, separated by spaces]",
     )
     serve.add_argument(

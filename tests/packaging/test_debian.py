@@ -63,7 +63,8 @@ def test_the_configuration_is_a_conffile_and_serves_as_it_is(files: Path) -> Non
     assert tomllib.loads((files / "etc/mcastd/mcastd.toml").read_text("utf-8")) == {}
     command: list[str | Path] = [sys.executable, "-m", "mcastd.cli", "check", files / "etc/mcastd/mcastd.toml"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    # Where it is unpacked the server's user may not read it, of which it is warned.
+    assert (done.returncode, [line for line in done.stderr.splitlines() if not line.startswith("warning: ")]) == (0, [])
 
 
 def test_every_setting_of_the_example_is_commented_out_and_nothing_else_changes() -> None:

@@ -1,7 +1,9 @@
 """docs/man is what the programs say of themselves, and groff reads it."""
 
+import argparse
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,17 @@ pytestmark = pytest.mark.xdist_group("packages")  # one at a time makes the envi
 PAGES = ("docs/man/mcastctl.1", "docs/man/mcastd.8")
 
 
+def commands_of(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """The commands below a parser that have none below them."""
+    if parser._subparsers is None:
+        yield parser
+        return
+    for action in parser._subparsers._group_actions:
+        assert isinstance(action.choices, dict)
+        for one in action.choices.values():
+            yield from commands_of(one)
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_pages_are_current(name: str) -> None:
     assert sorted(pages()) == sorted(PAGES)
@@ -23,14 +36,12 @@ def test_pages_are_current(name: str) -> None:
 
 def test_every_command_and_option_of_the_daemon_is_in_its_page() -> None:
     text = (ROOT / "docs/man/mcastd.8").read_text("utf-8").replace("\\-", "-")
-    top = parser()
-    assert top._subparsers is not None
-    (commands,) = (action.choices for action in top._subparsers._group_actions)
-    assert isinstance(commands, dict)
-    for name, command in commands.items():
-        assert f".SS mcastd {name}\n" in text
+    for command in commands_of(parser()):
+        assert f".SS {command.prog}\n" in text
         for action in command._actions:
             assert all(f"\\fB{', '.join(action.option_strings)}" in text for _ in action.option_strings if action.dest != "help")
+    assert ".SS mcastd serve\n" in text
+    assert ".SS mcastd tls init\n" in text
 
 
 @pytest.mark.skipif(not os.environ.get("MCASTD_TEST_DIST"), reason="make test-dist brings groff")

@@ -18,7 +18,7 @@ from tools.packaging.snapshot import set_times
 
 PREFIX = "usr/lib/mcastd"
 BUNDLED = Path("tools/packaging/bundled.txt")
-_PROGRAMS = {"mcastd": "mcastd.cli.mcastd", "mcastctl": "mcastd.cli.ctl.main"}
+_PROGRAMS = {"mcastd": "mcastd.cli.mcastd:main", "mcastctl": "mcastd.cli.ctl.main:run"}
 _SHARE = {
     "docs/man/mcastctl.1": "man/man1/mcastctl.1",
     "docs/man/mcastd.8": "man/man8/mcastd.8",
@@ -79,10 +79,11 @@ def _virtual_environment(prefix: Path, python: Path) -> None:
     (prefix / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n", "utf-8")
     programs = prefix.parents[1] / "bin"
     programs.mkdir()
-    for name, module in _PROGRAMS.items():
+    for name, entry in _PROGRAMS.items():
         script = prefix / "bin" / name
         # -P and -s: neither the working directory nor a home directory is a place for modules.
-        text = f"#!/{PREFIX}/bin/python3 -Ps\nimport sys\n\nfrom {module} import main\n\nsys.exit(main())\n"
+        module, _, function = entry.partition(":")
+        text = f"#!/{PREFIX}/bin/python3 -Ps\nimport sys\n\nfrom {module} import {function}\n\nsys.exit({function}())\n"
         script.write_text(text, "utf-8")
         script.chmod(0o755)
         (programs / name).symlink_to(f"../lib/mcastd/bin/{name}")

@@ -79,8 +79,11 @@ def pages() -> dict[str, str]:
 
 def _commands(top: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
     for action in top._subparsers._group_actions if top._subparsers else ():  # noqa: SLF001 - argparse has no other way to ask
-        if isinstance(action.choices, dict):
-            yield from action.choices.values()
+        for one in action.choices.values() if isinstance(action.choices, dict) else ():
+            if one._subparsers is None:  # noqa: SLF001 - see above
+                yield one
+            else:
+                yield from _commands(one)
 
 
 def _options(one: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Columns: from a row's message to the text of its cells, as the table options (or a user) ask for. Nothing is printed."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -36,9 +36,16 @@ class BadColumnError(ValueError):
     """A column that a row does not have."""
 
 
-def declared_columns(row: Descriptor, *, wide: bool) -> list[Column]:
-    """The columns that a message's options declare; where there are none, all of its own values."""
-    declared = [make_column(row, one.path, one.format, one.title) for one in table_of(row).columns if wide or not one.wide]
+def declared_columns(row: Descriptor, *, wide: bool, without: Container[str] = ()) -> list[Column]:
+    """The columns that a message's options declare; where there are none, all of its own values.
+
+    Columns of what is in the fields `without` are left out.
+    """
+    declared = [
+        make_column(row, one.path, one.format, one.title)
+        for one in table_of(row).columns
+        if (wide or not one.wide) and not any(name in without for name in one.path.split("."))
+    ]
     if declared:
         return declared
     return [make_column(row, field.name) for field in row.fields if field.message_type is None or shape_of(field) in _LEAVES]

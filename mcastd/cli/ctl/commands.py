@@ -1,6 +1,5 @@
 """The tree as click's commands: names, aliases, help. Each is made when it is asked for."""
 
-import difflib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -13,6 +12,7 @@ from mcastd.cli.ctl import words
 from mcastd.cli.ctl.completers import complete
 from mcastd.cli.ctl.contract import Contract
 from mcastd.cli.ctl.fieldtypes import FlagOption, help_text, make_parameter, plain_value
+from mcastd.cli.ctl.guess import commands_meant, place_for
 from mcastd.cli.ctl.handwritten import HEADING, Handwritten, handwritten
 from mcastd.cli.ctl.identity import Identities
 from mcastd.cli.ctl.request import Given
@@ -96,10 +96,10 @@ class Branch(click.Group):
         """As click's, with a guess at what was meant."""
         name = args[0] if args else ""
         if name and not name.startswith("-") and self.get_command(ctx, name) is None and not ctx.resilient_parsing:
-            known = [*self.list_commands(ctx), *(alias for one in self.below() for alias in one.aliases)]
-            close = difflib.get_close_matches(name, known, 1)
+            meant = commands_meant(name, self.path, self.below(), [one.name for one in self.by_hand()])
             shown = " ".join((*self.path, name))
-            raise click.UsageError(f"No such command {shown!r}." + (f" Did you mean {close[0]!r}?" if close else ""), ctx)
+            guess = f" Did you mean {words.any_of([repr(one) for one in meant])}?" if meant else ""
+            raise click.UsageError(f"No such command {shown!r}.{guess}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -126,6 +126,9 @@ class Branch(click.Group):
 class Leaf(click.Command):
     """A command that calls the daemon."""
 
+    allow_extra_args = True
+    """They are refused here, with a word on where they belong."""
+
     def __init__(self, session: Session, command: Command) -> None:
         """Offer a command of a session's tree."""
         summary, details = words.summary_and_details(command.comment)
@@ -140,6 +143,15 @@ class Leaf(click.Command):
         self._inputs = {f"input_{at}": one for at, one in enumerate(command.inputs)}
         self.params = [make_parameter(one, name, complete) for name, one in self._inputs.items()]
         self.params += [*_extra_options(command), *output_options(), *connection_options(root=False)]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As click's."""
+        given = list(args)
+        rest = super().parse_args(ctx, args)
+        if ctx.args and not ctx.resilient_parsing:
+            text = f"Got unexpected extra argument{'s' if len(ctx.args) > 1 else ''} ({' '.join(ctx.args)})."
+            raise click.UsageError(f"{text} {place_for(ctx.args, given, self.command)}".rstrip(), ctx)
+        return rest
 
     def invoke(self, ctx: click.Context) -> int:
         """Run it; the exit code."""

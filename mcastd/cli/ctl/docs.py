@@ -37,6 +37,14 @@ _FORMS = (
             "back as it is. Of many items, NDJSON is read more than twice as fast as YAML."
         ),
     ),
+    ("several", "Of a flag that may be repeated: -O eth1,eth2 is -O eth1 -O eth2."),
+    (
+        "output",
+        (
+            "json, yaml and ndjson have the contract's names; numbers of 64 bits are in quotes in JSON, as protobuf has it, and "
+            "not in YAML; what is zero or empty is left out, but for --full. Later versions add fields and rename none."
+        ),
+    ),
     ("JSON", "A message in braces, as JSON or YAML: -O '{interface: eth1, ttl_threshold: 8}'."),
 )
 

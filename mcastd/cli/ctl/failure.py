@@ -1,6 +1,8 @@
 """Failed calls: what the daemon says of them, as one line or as JSON."""
 
+import errno
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +12,22 @@ from mcastd.cli.ctl import codes
 DETAILS_KEY = "grpc-status-details-bin"
 
 _CONNECT = "last error: "
+
+_CAUSES = (
+    (
+        os.strerror(errno.EACCES),
+        "{address} is closed to you: {cause} (the socket's mode and group say who may connect, root always may)",
+    ),
+    ("WRONG_VERSION_NUMBER", "{address} does not speak TLS, and mcastctl nothing else over TCP: use a Unix socket of its host"),
+    ("CERTIFICATE_VERIFY_FAILED", "the certificate of {address} is not trusted: {cause} (see --tls-ca)"),
+    ("Hostname Verification Check failed", "the certificate of {address} is for other names (see --tls-server-name)"),
+    (
+        "Failed to create security handshaker",
+        "certificate and key do not go together, or are of no use (see --tls-cert, --tls-key)",
+    ),
+    ("Socket closed", "{address} has closed the connection (does it trust the caller's certificate? see --tls-cert)"),
+)
+"""What gRPC says of a connection that failed, and what we say."""
 
 
 @dataclass
@@ -47,8 +65,7 @@ def from_rpc_error(error: Any, address: str) -> CallError:
     if DETAILS_KEY in metadata:
         _add_details(failed, metadata[DETAILS_KEY])
     elif failed.status == "UNAVAILABLE" and _CONNECT in failed.message:
-        cause = failed.message.rpartition(_CONNECT)[2].rpartition(": ")[2]
-        failed.message = f"no daemon answers at {address}: {cause} (is mcastd running? see --address)"
+        failed.message = _not_reached(failed.message.rpartition(_CONNECT)[2], address)
     return failed
 
 
@@ -61,6 +78,15 @@ def too_late(address: str, seconds: float, *, begun: bool = False) -> CallError:
 def one_line(text: str) -> str:
     """Text without line ends or anything else that a terminal acts on."""
     return "".join(char if char.isprintable() else " " for char in text).strip()
+
+
+def _not_reached(text: str, address: str) -> str:
+    """Why there is no connection, by gRPC's last error."""
+    cause = text.removesuffix(": OK").rpartition(": ")[2]
+    for word, said in _CAUSES:
+        if word in text and (word != "Socket closed" or not address.startswith("unix")):
+            return said.format(address=address, cause=cause)
+    return f"no daemon answers at {address}: {cause} (is mcastd running? see --address)"
 
 
 def _add_details(failed: CallError, details: bytes) -> None:

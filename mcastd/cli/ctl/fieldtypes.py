@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 else:
     ParamType = click.ParamType  # generic for type checkers only, in the oldest click that we take
 
+_BRACE = "{"
+"""Begins a message, in which commas mean something else."""
+
 Completer = Callable[[str, click.Context], list[str]]
 """Offers values by the name of a completer."""
 
@@ -44,6 +47,7 @@ class FieldType(ParamType):
         self._completer = one.complete
         self._complete = complete
         self._enum = one.field.enum_type
+        self._several = takes_list(one)
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:  # noqa: ARG002 - click's signature
         """What help shows for the value."""
@@ -58,7 +62,15 @@ class FieldType(ParamType):
         return _METAVARS.get(shape, "TEXT")
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> object:
-        """The plain value; click says which flag it was if it is none."""
+        """The plain value, of an input that takes lists a list; click says which flag it was if it is none."""
+        if not self._several:
+            return self._convert_one(value, param, ctx)
+        parts = [value] if not isinstance(value, str) or value.startswith(_BRACE) else [part.strip() for part in value.split(",")]
+        if len(parts) > 1 and not all(parts):
+            self.fail(f"{value!r} has a comma with nothing before or after it", param, ctx)
+        return [self._convert_one(part, param, ctx) for part in parts]
+
+    def _convert_one(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> object:
         field = self._field
         plain: object = value
         if shape_of(field) is Shape.MAP:
@@ -79,7 +91,8 @@ class FieldType(ParamType):
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002 - click's signature
         """Words of an enum, or what the daemon has."""
         offered = enum_choices(self._enum) if self._enum is not None else self._complete(self._completer, ctx)
-        return [CompletionItem(word) for word in offered if word.startswith(incomplete)]
+        before, comma, last = incomplete.rpartition(",") if self._several else ("", "", incomplete)
+        return [CompletionItem(before + comma + word) for word in offered if word.startswith(last)]
 
 
 class FlagOption(click.Option):
@@ -110,7 +123,7 @@ def make_parameter(one: Input, name: str, complete: Completer) -> click.Paramete
         return FlagOption(words_, help=text, heading=one.group, is_flag=True)
     multiple = one.field.is_repeated or shape is Shape.MAP
     if multiple:
-        text = f"{text} May be repeated.".strip()
+        text = f"{text} May be repeated{', or several with commas' if takes_list(one) else ''}.".strip()
     return FlagOption(words_, help=text, heading=one.group, type=kind, multiple=multiple)
 
 
@@ -126,4 +139,11 @@ def plain_value(one: Input, value: Any) -> object:
         for part in value:
             merged.update(part)
         return merged
+    if takes_list(one):
+        return [part for parts in value for part in parts]
     return list(value) if isinstance(value, tuple) else value
+
+
+def takes_list(one: Input) -> bool:
+    """Whether several values may be written as one, with commas between them: names, words, numbers."""
+    return one.field.is_repeated and shape_of(one.field) in {Shape.TEXT, Shape.ENUM, Shape.INTEGER, Shape.BARE}

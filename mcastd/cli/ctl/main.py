@@ -1,9 +1,11 @@
 """`mcastctl`: the entry point. Turns whatever ends the program into an exit code; imports the rest when it runs."""
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import NoReturn
 
 from mcastd.cli.ctl import codes
 
@@ -11,16 +13,12 @@ from mcastd.cli.ctl import codes
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code."""
     _open_closed()
+    code: object
     try:
-        # Here, so that Ctrl-C while the rest is loaded is no traceback either.
-        from mcastd.cli.ctl.program import program  # noqa: PLC0415
-
-        code: object = program(arguments)
+        code = _run(arguments)
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = codes.INTERRUPTED
-    except SystemExit as exc:
-        code = exc.code
     except BrokenPipeError:
         _drop_output()
         code = codes.BROKEN_PIPE
@@ -32,6 +30,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.flush()
         code = codes.USAGE
     return code if isinstance(code, int) else 0 if code is None else 1
+
+
+def run() -> NoReturn:
+    """Run the program and end the process: without taking the interpreter apart, which takes a third of a call's time."""
+    gc.set_threshold(100_000, 50, 100)  # What is imported stays: to look at it again and again takes a fifth.
+    code = main()
+    with suppress(OSError):
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _run(arguments: Sequence[str] | None) -> object:
+    # Here, so that Ctrl-C while the rest is loaded is no traceback either.
+    from mcastd.cli.ctl.program import program  # noqa: PLC0415
+
+    try:
+        return program(arguments)
+    except SystemExit as exc:
+        return exc.code
 
 
 def _open_closed() -> None:
@@ -66,4 +83,4 @@ def _drop_output() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

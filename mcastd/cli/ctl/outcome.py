@@ -16,6 +16,9 @@ from mcastd.cli.ctl.tree import Command, FieldPath
 OMITTED = "mcastd-changes-omitted"
 """Trailing metadata: how many changes the daemon has left out of an answer for its size."""
 
+CONDITION = "mcastd-condition"
+"""Trailing metadata: what is not as it should be with the daemon, for people."""
+
 MOST_ERRORS = 10
 
 DEEPEST_ERROR = 2
@@ -35,7 +38,9 @@ class Outcome:
         self._numbers: dict[str, int] = {}
         self._errors = 0
         self._told: Counter[str] = Counter()
-        self._reasons = [] if self._writes or not command.rows else list(_error_paths(command.row_type))
+        paths = list(_error_paths(command.row_type)) if command.rows else []
+        # What a write has not failed with, but waits for, is said of what is there after it.
+        self._reasons = [path for path in paths if not self._writes or path[0].name == "after"]
 
     @property
     def writes(self) -> bool:
@@ -52,6 +57,7 @@ class Outcome:
         rows = [row for row in rows_of(answer, self._command.rows) if self._command.rows and _has_error(row)]
         for row in rows:
             self._told[_line(row.error)] += 1  # type: ignore[attr-defined] # it has one
+        self._add_reasons(answer)
         if "failed" not in self._numbers:
             self._errors += len(rows)
 
@@ -60,6 +66,8 @@ class Outcome:
         if not self._reasons:
             return
         for row in rows_of(answer, self._command.rows):
+            if self._writes and _has_error(row):
+                continue
             for path in self._reasons:
                 for error in rows_of(row, path):
                     self._told[_line(error)] += 1
@@ -79,8 +87,9 @@ class Outcome:
         if self._errors:
             numbers["failed"] = self._errors
         if not self._dry_run:
-            shown = [f"{name} {number}" for name, number in _spoken(numbers) if number or name == "failed"]
-            return ", ".join(shown)
+            spoken = _spoken(numbers)
+            shown = [(name, number) for name, number in spoken if number or name == "failed"]
+            return ", ".join(f"{name} {number}" for name, number in shown or spoken)
         counts = [f"{sign}{numbers.pop(name)}" for name, sign in _PLAN if name in numbers]
         rest = [f"{name} {number}" for name, number in _spoken(numbers) if number and name != "revision"]
         return "plan: " + ", ".join([" ".join(counts), *rest] if counts else rest or ["nothing to do"])

@@ -5,7 +5,7 @@ answer counts too.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from google.protobuf.message import Message
@@ -45,22 +45,27 @@ class Printer:
         """Print what comes after the last."""
 
 
-def make_printer(command: Command, style: Style, screen: Screen, identities: Identities) -> Printer:
-    """The printer for a command's answers; BadColumnError if a column does not exist."""
+def make_printer(
+    command: Command, style: Style, screen: Screen, identities: Identities, *, unasked: Container[str] = ()
+) -> Printer:
+    """The printer for a command's answers; BadColumnError if a column does not exist.
+
+    Tables have no columns of fields that the request could have asked for and has not (`unasked`), unless they were chosen.
+    """
     if style.format in {"json", "ndjson", "yaml"}:
         return _data_printer(command, style, screen)
     if style.format == "name":
         return _NamePrinter(command, screen, identities)
     if style.columns:
         return _TablePrinter(command, chosen_columns(command.row_type, style.columns), screen)
-    return _people_printer(command, screen, identities, wide=style.format == "wide")
+    return _people_printer(command, screen, identities, wide=style.format == "wide", unasked=unasked)
 
 
-def _people_printer(command: Command, screen: Screen, identities: Identities, *, wide: bool) -> Printer:
+def _people_printer(command: Command, screen: Screen, identities: Identities, *, wide: bool, unasked: Container[str]) -> Printer:
     row = command.row_type
     if is_event(row):
         return _EventPrinter(command, screen, identities, wide=wide)
-    if (command.rows or table_of(row).columns) and (columns := declared_columns(row, wide=wide)):
+    if (command.rows or table_of(row).columns) and (columns := declared_columns(row, wide=wide, without=unasked)):
         return _TablePrinter(command, columns, screen)
     if changes_state(command.method) and all(shape_of(field) is Shape.INTEGER for field in row.fields):
         return Printer()  # the summary says it all

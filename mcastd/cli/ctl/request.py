@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 from mcastd.cli.ctl.contract import changes_state, message_class
 from mcastd.cli.ctl.reader import BadValueError, fill, set_field
 from mcastd.cli.ctl.tree import Command, FieldPath, Input, Place
+from mcastd.cli.ctl.words import any_of
 
 CHUNK = 1000
 """Items in one message of a client stream."""
@@ -87,20 +88,16 @@ def _check_something(command: Command, given: Given) -> None:
         nothing = not any(one.in_item or one in others for one in given)
         if positional and nothing:
             names = [*(label(one) for one in positional[:1]), "-f FILE", *map(label, others)]
-            raise BadUsageError(f"Nothing to do: say {_any_of(names)}.")
+            raise BadUsageError(f"Nothing to do: say {any_of(names)}.")
     if not command.item and command.arguments and changes_state(command.method):
         # Fields that may be left open are settings: without one, nothing is set.
         settings = [one for one in others if len(one.path) == 1 and _is_setting(one)]
         if settings and not any(one in given for one in settings):
-            raise BadUsageError(f"Nothing to do: say {_any_of(list(map(label, settings)))}.")
+            raise BadUsageError(f"Nothing to do: say {any_of(list(map(label, settings)))}.")
 
 
 def _is_setting(one: Input) -> bool:
     return one.field.has_presence and one.field.message_type is None and not one.choices
-
-
-def _any_of(names: Sequence[str]) -> str:
-    return ", ".join(names[:-1]) + f" or {names[-1]}" if len(names) > 1 else names[0]
 
 
 def label(one: Input) -> str:

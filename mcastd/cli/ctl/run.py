@@ -11,7 +11,7 @@ from mcastd.cli.ctl.contract import descriptor_of
 from mcastd.cli.ctl.failure import CallError
 from mcastd.cli.ctl.identity import Identities
 from mcastd.cli.ctl.items import STDIN, read_items
-from mcastd.cli.ctl.outcome import OMITTED, Outcome
+from mcastd.cli.ctl.outcome import CONDITION, OMITTED, Outcome
 from mcastd.cli.ctl.output import Printer, Style, is_watch, make_printer
 from mcastd.cli.ctl.reader import BadValueError
 from mcastd.cli.ctl.request import BadUsageError, Given, make_requests
@@ -35,7 +35,7 @@ class Wish(NamedTuple):
 def run(command: Command, given: Given, wish: Wish, identities: Identities) -> int:
     """Run it; BadUsageError and its kin (ValueError) if the command line makes no request."""
     requests = prepare(command, given, wish.file)
-    printer = make_printer(command, wish.style, Screen(), identities)
+    printer = make_printer(command, wish.style, Screen(), identities, unasked=_unasked(command, given))
     if command.confirm and not wish.yes:
         _confirm(command)
     try:
@@ -57,6 +57,12 @@ def run(command: Command, given: Given, wish: Wish, identities: Identities) -> i
         return tell_failure(exc, wish.style)
     _tell_outcome(answers, outcome, wish.style)
     return outcome.exit_code(tell_changes=wish.tell_changes)
+
+
+def _unasked(command: Command, given: Given) -> set[str]:
+    """Names of the request's switches that are off: `counters` has the daemon fill the field of this name."""
+    switches = [one for one in command.flags if not one.in_item and shape_of(one.field) is Shape.BOOL]
+    return {one.field.name for one in switches if not given.get(one)}
 
 
 def _follow(answers: Iterator[Message], printer: Printer) -> NoReturn:
@@ -86,6 +92,8 @@ def _tell_outcome(answers: Answers, outcome: Outcome, style: Style) -> None:
             complain(line)
     if answers.notes.get(OMITTED, "0") != "0":
         complain(f"mcastctl: {answers.notes[OMITTED]} changes are left out: the answer would be too large")
+    if condition := answers.notes.get(CONDITION):
+        complain(f"mcastctl: {condition}")
     if summary := outcome.summary():
         tell(summary)
 

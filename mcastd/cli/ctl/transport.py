@@ -187,6 +187,7 @@ def parse_address(text: str) -> str:
         if text.endswith(":"):
             raise BadConnectionError(f"{text!r} names no socket: write unix:/run/mcastd/mcastd.sock")
         return text
+    text = text.removeprefix("tcp:")  # as the daemon's configuration writes it
     host, colon, port = text.removeprefix("dns:").rpartition(":")
     if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536 or (":" in host and not host.endswith("]")):
         raise BadConnectionError(f"{text!r} is no address: write unix:PATH, HOST:PORT or [IPV6]:PORT")

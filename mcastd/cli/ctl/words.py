@@ -17,6 +17,11 @@ def upper_snake(name: str) -> str:
     return kebab(name).replace("-", "_").upper()
 
 
+def any_of(names: Sequence[str]) -> str:
+    """Names as a person lists them when one of them is wanted: "a, b or c"."""
+    return ", ".join(names[:-1]) + f" or {names[-1]}" if len(names) > 1 else names[0]
+
+
 def title(name: str) -> str:
     """WriteOptions as "Write options"."""
     return kebab(name).replace("-", " ").capitalize()
