@@ -10,25 +10,13 @@ import pytest
 from tests.testbed.rights import become_able
 
 LONG = (
-    "clients/python/test_daemon.py",
     "deploy/test_container.py",
     "deploy/test_container_upgrades.py",
     "deploy/test_keeper_sidecar.py",
-    "e2e/test_apart.py",
-    "e2e/test_bulk.py",
-    "e2e/test_cold_start.py",
-    "e2e/test_crash_consistency.py",
-    "e2e/test_fabric.py",
-    "e2e/test_hostile_peers.py",
-    "e2e/test_keeper_survival.py",
     "e2e/test_learned_flood.py",
-    "e2e/test_prometheus.py",
-    "e2e/test_storm.py",
-    "e2e/test_upgrade_keeper.py",
-    "e2e/test_user_namespace.py",
     "e2e/test_watch_scale.py",
 )
-"""What two cores need half as long for again: `make test-full` runs these too, and others at their full size."""
+"""What keeps other tests from two processors for long: `make test-full` runs these too, and others at their full size."""
 
 collect_ignore = [] if os.environ.get("MCASTD_TEST_FULL") == "1" else [*LONG]
 

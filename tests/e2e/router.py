@@ -1,6 +1,6 @@
 """What tests of a running daemon share: a router with mcastd in a star, spoken to in one family and watched from outside."""
 
-import re
+import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -21,7 +21,7 @@ PROGRAMMED = t.ROUTE_STATE_PROGRAMMED
 PARTIAL = t.ROUTE_STATE_PARTIAL
 PENDING = t.ROUTE_STATE_PENDING
 
-_PROC_VIFS = {Family.IPV4: "/proc/net/ip_mr_vif", Family.IPV6: "/proc/net/ip6_mr_vif"}
+_PROC_VIFS = {Family.IPV4: "/proc/thread-self/net/ip_mr_vif", Family.IPV6: "/proc/thread-self/net/ip6_mr_vif"}
 
 
 def group(family: Family, number: int = 1) -> str:
@@ -148,12 +148,12 @@ class Router:
 
     def interface_names(self) -> dict[int, str]:
         """Names of the router's interfaces by index."""
-        lines = self.namespace.command("ip", "-o", "link").splitlines()
-        return {int(index): name for index, name in re.findall(r"^(\d+): ([^@:]+)[@:]", "\n".join(lines), re.MULTILINE)}
+        return dict(self.namespace.run(socket.if_nameindex))
 
     def vifs(self) -> dict[str, int]:
         """Numbers of the VIFs that the kernel has in the default table, by interface."""
-        lines = self.namespace.command("cat", _PROC_VIFS[self.family]).splitlines()[1:]
+        with self.namespace.entered():
+            lines = Path(_PROC_VIFS[self.family]).read_text().splitlines()[1:]
         return {fields[1]: int(fields[0]) for fields in map(str.split, lines)}
 
     def rename(self, old: str, new: str) -> None:

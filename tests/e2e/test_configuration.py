@@ -185,7 +185,7 @@ def test_a_file_that_the_server_may_not_read_is_named_with_the_remedy(two: Confi
         two.reload()
     message = refusal(caught.value).message
     assert "Permission denied" in message
-    assert f"{two.path}; chmod 640 {two.path}" in message
+    assert f"; chmod 640 {two.path}) and enter" in message
     two.path.chmod(0o644)
     assert two.reload().result.unchanged == 2
 

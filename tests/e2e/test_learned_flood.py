@@ -34,8 +34,8 @@ LEAVING = 3500
 """Entries that count no more, but are still being deleted."""
 
 KEEPER_GROWTH = 8 << 10
-SERVER_GROWTH = 48 << 10
-"""KiB of resident memory."""
+SERVER_GROWTH = 54 << 10
+"""KiB of resident memory; a server that has just started has 57 MiB."""
 
 _log = logging.getLogger(__name__)
 
@@ -70,12 +70,13 @@ class Watch:
         """Look once, and check."""
         began = time.monotonic()
         rows = list(self.router.dump().rows())
-        took = time.monotonic() - began  # What goes and comes while it is taken is all in it.
+        took = time.monotonic() - began
+        passed = round(RATE * took)  # What goes and comes while it is taken is all in it.
         waiting = sum(row[6] for row in rows)
         self.waiting, self.entries = max(self.waiting, waiting), max(self.entries, len(rows) - waiting)
         grown = [resident(pid) - before for pid, before in zip(self.pids, self.before, strict=True)]
         self.growth = [max(one, other) for one, other in zip(self.growth, grown, strict=True)]
-        assert self.entries <= CAP + self.others + LEAVING, f"in a dump that took {took:.2f} s"
+        assert len(rows) - waiting <= CAP + self.others + LEAVING + passed, f"in a dump that took {took:.2f} s"
         assert self.waiting <= WAITING
         assert self.growth[0] < KEEPER_GROWTH
         assert self.growth[1] < SERVER_GROWTH

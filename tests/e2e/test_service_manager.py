@@ -231,7 +231,7 @@ def test_a_server_that_hangs_somewhere_says_where(
         router.wait_server_after(pid)
         assert time.monotonic() - began >= WATCHDOG / 2
         log = router.daemon.log()
-        assert "Fatal Python error: Aborted" in log
+        assert "Fatal Python error: Aborted" in log, log
         assert where in log[log.index("Fatal Python error") :]
         assert 'status="signal SIGABRT"' in log
 

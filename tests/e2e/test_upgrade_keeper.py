@@ -79,7 +79,7 @@ def test_broken_server_is_not_used(start_keeper: StartKeeper, how: str, why: str
     old.ask("ready")
     broken(keeper, how)
     upgrade(keeper)
-    eventually(lambda: keeper.logged("the new server is not used") and keeper.logged(why), why)
+    eventually(lambda: keeper.logged("not used: it has ended before it was prepared") and keeper.logged(why), why)
     assert still_serves(old)
     broken(keeper, "")
     upgrade(keeper)

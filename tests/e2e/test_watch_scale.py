@@ -1,6 +1,7 @@
 """Watch with many who follow, with some who do not read, and with more upcalls than are kept: nothing is lost unsaid."""
 
 import logging
+import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ MEDIAN = 0.05
 """Seconds within which half of them are to be told; a busy machine is allowed SLACK times as much."""
 
 SLACK = 4
+
+WRITING = 10 if os.environ.get("MCASTD_TEST_FULL") == "1" else 4
+"""Seconds of single writes, twenty a second."""
 
 SOURCE_MEDIAN = 0.001
 """Seconds from a packet to who is told of its source."""
@@ -80,7 +84,7 @@ def test_two_hundred_watchers_and_one_that_does_not_read(ipv4_router: Router) ->
         wait_until(lambda: any(one.HasField("blocked") for one in daemon.status().subscribers), 20)
         crowd.latencies()
         count = 0
-        until = time.monotonic() + 10
+        until = time.monotonic() + WRITING
         while time.monotonic() < until:
             router.put(router.route(1 + count % 200, "down1", cookie=f"{time.monotonic():.6f}"))
             count += 1
@@ -162,7 +166,7 @@ def test_more_upcalls_than_are_kept(measured: Router) -> None:
         slow.hold()
         spray = Spray(router.star.source, family, group(family, 1))
         spray.spray(0, 1_000_000, rounds=0, rate=30_000)
-        wait_until(lambda: templates.metric(router, "mcastd_upcalls_total") > 2 * RING_MAX, 60)
+        wait_until(lambda: templates.metric(router, "mcastd_upcalls_total") > 1.25 * RING_MAX, 60)
         sent = spray.stop()
         (seen,) = daemon.status().subscribers
         assert seen.pending > RING_MAX

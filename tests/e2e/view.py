@@ -104,7 +104,7 @@ class Watching:
         self._channel = grpc.insecure_channel(f"unix:{daemon.socket}", options=OPTIONS)
         self._call = sv_grpc.EventServiceStub(self._channel).Watch(sv.WatchRequest(**request))
         self._pause = pause
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread = threading.Thread(target=self._run, name="view", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:

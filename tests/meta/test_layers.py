@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -98,25 +99,30 @@ MUST_NOT_LOAD = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Module:
-    """One module of mcastd: its dotted name, whether it is a package, and its syntax tree."""
+    """One module of mcastd: its dotted name, whether it is a package, and its source."""
 
     name: str
     package: bool
-    tree: ast.Module
+    source: str
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        """Its syntax tree, made when it is asked for: every process that collects tests has all the modules."""
+        return ast.parse(self.source, self.name)
 
 
 def module_of(path: Path) -> Module:
-    """Parse a file below the repository's root."""
+    """Read a file below the repository's root."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     package = parts[-1] == "__init__"
-    return Module(".".join(parts[:-1] if package else parts), package, ast.parse(path.read_text("utf-8"), str(path)))
+    return Module(".".join(parts[:-1] if package else parts), package, path.read_text("utf-8"))
 
 
 def example(name: str, source: str) -> Module:
     """Make a module that does not exist."""
-    return Module(name, package=False, tree=ast.parse(source))
+    return Module(name, package=False, source=source)
 
 
 MODULES = {module.name: module for module in map(module_of, sorted((ROOT / "mcastd").rglob("*.py")))}

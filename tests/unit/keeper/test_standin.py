@@ -176,7 +176,7 @@ def test_it_ends_with_the_keeper(side: Side) -> None:
 
 
 def test_it_ends_by_itself_and_says_so(monkeypatch: pytest.MonkeyPatch, side: Side, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(standin, "SECONDS", 0.05)
+    monkeypatch.setattr(standin, "SECONDS", 1.0)
 
     def meanwhile(handed: HandedStandIn) -> None:
         os.waitid(os.P_PID, handed.pid, os.WEXITED | os.WNOWAIT)
