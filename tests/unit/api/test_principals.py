@@ -141,6 +141,17 @@ class Stream:
             await asyncio.Event().wait()
 
 
+async def see(stream: Stream, *, goes_on: bool) -> None:
+    """Whether a stream goes on, or ends since its caller may not have it any more."""
+    if goes_on:
+        await asyncio.sleep(0)
+        assert not stream.task.done()
+        return
+    with pytest.raises(McastdError) as caught:
+        await asyncio.wait_for(stream.task, 10)
+    assert caught.value.reason is Reason.NOT_ALLOWED
+
+
 @pytest.mark.parametrize(
     "after,goes_on",
     [
@@ -159,13 +170,7 @@ async def test_a_stream_goes_on_for_as_long_as_its_caller_may_have_it(after: Pri
     await bob.begun.wait()
     stays = Principal("bob", Access.WRITE, "of-bob")
     found.replace({"bob": stays} | ({} if after is None else {after.name: after}))
-    if goes_on:
-        await asyncio.sleep(0)
-        assert not alice.task.done()
-    else:
-        with pytest.raises(McastdError) as caught:
-            await asyncio.wait_for(alice.task, 10)
-        assert caught.value.reason is Reason.NOT_ALLOWED
+    await see(alice, goes_on=goes_on)
     assert not bob.task.done()
     for task in (alice.task, bob.task):
         task.cancel()
@@ -191,13 +196,7 @@ async def test_who_is_admin_no_more_does_not_go_on_as_one(asked: rs.WriteOptions
     if asked is not None:
         write_options(asked, stream.caller)
     found.replace({"alice": Principal("alice", Access.WRITE, "of-alice")})
-    if goes_on:
-        await asyncio.sleep(0)
-        assert not stream.task.done()
-    else:
-        with pytest.raises(McastdError) as caught:
-            await asyncio.wait_for(stream.task, 10)
-        assert caught.value.reason is Reason.NOT_ALLOWED
+    await see(stream, goes_on=goes_on)
     assert not watch.task.done()
     for task in (stream.task, watch.task):
         task.cancel()
